@@ -1,0 +1,5 @@
+"""`python -m vtc`."""
+
+from vtc.cli import run
+
+run()

@@ -1,0 +1,123 @@
+"""Flags that several commands share, and how rows leave a command."""
+
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vtc.errors import InputError
+from vtc.tables.spec import Table
+
+FORMATS = ("table", "json", "csv", "parquet")
+
+
+def output(function: Callable) -> Callable:
+    """Add `-o`, `--format` and `--force`: where rows go, as what, and whether to overwrite."""
+    for option in (
+        click.option("--force", is_flag=True, help="Overwrite an output that exists."),
+        click.option(
+            "--format",
+            "fmt",
+            type=click.Choice(FORMATS),
+            help="Format of the rows. [default: by the suffix of -o, else table]",
+        ),
+        click.option("-o", "--out", default="-", help="Output file. [default: -, stdout]"),
+    ):
+        function = option(function)
+    return function
+
+
+def config(function: Callable) -> Callable:
+    """Add `--config FILE.toml`: settings named as the flags; the command line wins over them."""
+    return click.option(
+        "--config",
+        type=click.Path(dir_okay=False),
+        is_eager=True,
+        expose_value=False,
+        callback=_load_config,
+        help="TOML file of settings, named as the flags; flags win over it.",
+    )(function)
+
+
+def seed(function: Callable) -> Callable:
+    """Add `--seed`."""
+    return click.option("--seed", default=0, show_default=True, help="Seed of all randomness.")(
+        function
+    )
+
+
+def emit(
+    rows: Sequence[dict[str, Any]],
+    spec: Table,
+    out: str,
+    fmt: str | None,
+    force: bool,
+    *,
+    footer: Mapping[str, Any] | None = None,
+    columns: Sequence[str] | None = None,
+    title: str | None = None,
+) -> None:
+    """Send rows to stdout or a file in the wanted format; `columns` are those a person sees."""
+    from vtc import console
+    from vtc.tables import write
+
+    chosen = write.resolve_format(out, fmt)
+    if out != "-":
+        write.write_rows(rows, spec, out, fmt=chosen, force=force, footer=footer)
+        console.say(f"wrote {out} ({len(rows)} row{'s' * (len(rows) != 1)})")
+    elif chosen == "table":
+        console.print_table(rows, columns or spec.column_names, title=title)
+    else:
+        write.write_stdout(rows, spec, chosen, footer)
+
+
+class Numbers(click.ParamType):
+    """A comma-separated list of whole numbers, such as 1,4,16."""
+
+    name = "LIST"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """Parse `value`; raises click.BadParameter if it is no list of positive whole numbers."""
+        if isinstance(value, tuple):
+            return value
+        parts = value if isinstance(value, list) else str(value).split(",")
+        try:
+            numbers = tuple(int(str(part).strip()) for part in parts)
+        except ValueError:
+            self.fail(f"'{value}' is not a list of whole numbers such as 1,4,16", param, ctx)
+        if not numbers or min(numbers) < 1:
+            self.fail(f"'{value}': every number must be at least 1", param, ctx)
+        if len(set(numbers)) != len(numbers):
+            self.fail(f"'{value}' names a number twice", param, ctx)
+        return numbers
+
+
+def _load_config(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    """Fill click's default_map from a TOML file; a key that is no flag is refused by name."""
+    if value is None:
+        return
+    try:
+        settings = tomllib.loads(Path(value).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"--config {value} does not exist") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"--config {value} is not valid TOML: {error}") from None
+    settings = {key.replace("-", "_"): setting for key, setting in settings.items()}
+    known = {_flag(p): p.name for p in ctx.command.params if isinstance(p, click.Option) and p.name}
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        raise InputError(f"--config {value}: '{unknown[0]}' is no option of {ctx.command.name}")
+    ctx.default_map = {
+        **(ctx.default_map or {}),
+        **{known[key]: setting for key, setting in settings.items()},
+    }
+
+
+def _flag(param: click.Option) -> str:
+    """The long flag of an option without its dashes: the key it has in a TOML file."""
+    longest = max(param.opts, key=len)
+    return longest.lstrip("-").replace("-", "_")

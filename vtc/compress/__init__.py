@@ -1,0 +1,1 @@
+"""Token compressors: image features in, V visual tokens out. One file each."""

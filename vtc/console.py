@@ -1,0 +1,97 @@
+"""The only file that knows terminals: tables on stdout, words and progress on stderr."""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+_verbosity = 0
+
+
+def set_verbosity(level: int) -> None:
+    """Set how much is said on stderr: -1 nothing, 0 the usual, 1 more."""
+    global _verbosity
+    _verbosity = level
+
+
+def say(message: str, level: int = 0) -> None:
+    """Write one line of words to stderr, if the verbosity allows `level`."""
+    if _verbosity >= level:
+        click.echo(message, err=True)
+
+
+def print_table(
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    headings: Mapping[str, str] | None = None,
+    title: str | None = None,
+) -> None:
+    """Print rows as an aligned table on stdout: numbers to the right, no cell ever cut off."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        numeric = all(isinstance(row.get(name), int | float | None) for row in rows)
+        heading = (headings or {}).get(name, name)
+        table.add_column(heading, justify="right" if numeric else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(format_cell(row.get(name)) for name in columns))
+    console = Console()
+    # A table wider than the terminal (or than a pipe's 80 columns) is printed whole: the
+    # terminal wraps it, and grep and awk see every column.
+    console.width = max(console.width, 500)
+    console.print(table, markup=False, highlight=False, soft_wrap=True)
+
+
+def format_cell(value: Any) -> str:
+    """One table cell: floats with four significant digits, missing values as a dash."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(format_cell(item) for item in value)
+    return str(value)
+
+
+@contextmanager
+def progress(description: str, total: int | None = None):
+    """A progress bar on stderr; yields `advance(n=1)`. Silent when stderr is no terminal."""
+    if _verbosity < 0 or not sys.stderr.isatty():
+        yield lambda n=1: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task(description, total=total)
+        yield lambda n=1: bar.advance(task, n)
+
+
+def track(items: Iterable[Any], description: str, total: int | None = None):
+    """Iterate over `items` with a progress bar on stderr."""
+    if total is None and hasattr(items, "__len__"):
+        total = len(items)  # type: ignore[arg-type]
+    with progress(description, total) as advance:
+        for item in items:
+            yield item
+            advance()

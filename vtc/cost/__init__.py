@@ -1,0 +1,1 @@
+"""Inference cost as arithmetic: no torch."""

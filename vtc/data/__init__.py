@@ -1,0 +1,1 @@
+"""Conversations, images, label masks, collation, the feature cache."""

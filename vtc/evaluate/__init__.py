@@ -1,0 +1,1 @@
+"""Benchmarks, metrics and the runner that scores runs on them."""

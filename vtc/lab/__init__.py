@@ -1,0 +1,1 @@
+"""The miniature world: scenes, documents, questions, backbones, presets."""

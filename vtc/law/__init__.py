@@ -1,0 +1,1 @@
+"""The scaling law Y(N, V): forms, fits, intervals, the optimum under a budget."""

@@ -1,0 +1,1 @@
+"""The VLM: vision tower, compressor and LLM on transformers' Llava classes."""

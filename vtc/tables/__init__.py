@@ -1,0 +1,1 @@
+"""Every table's columns, units and meaning; atomic reading and writing; provenance footers."""

@@ -1,0 +1,185 @@
+"""The tables that steps exchange. docs/tables.md is generated from this file."""
+
+from vtc.tables.spec import Column, Table
+
+_BACKBONE = (
+    Column("backbone", "string", "name of the LLM"),
+    Column("family", "string", "family of the LLM: sizes of one family share a law", nullable=True),
+    Column("n_params", "int", "nominal parameter count of the LLM, the N of the law"),
+    Column("n_params_total", "int", "parameters of the LLM, embeddings included", nullable=True),
+    Column(
+        "n_params_nonembedding",
+        "int",
+        "parameters of the LLM without input embedding and untied head",
+        nullable=True,
+    ),
+    Column("compressor", "string", "token compressor"),
+    Column("visual_tokens", "int", "visual tokens entering the LLM, the V of the law", "tokens"),
+    Column("encoder", "string", "name of the vision encoder", nullable=True),
+    Column("seed", "int", "seed of the training", nullable=True),
+)
+
+SAMPLES = Table(
+    "samples",
+    1,
+    "clean training or evaluation rows, one a conversation",
+    (
+        Column("sample_id", "string", "unique identifier of the row"),
+        Column("images", "list<string>", "image paths relative to the image root; may be empty"),
+        Column("conversations", "list<turn>", "turns in order, each {role, text}"),
+        Column(
+            "regions",
+            "list<region>",
+            "what stands where in the first image: {text, x, y}, centres as shares of the width "
+            "and height; used by --objective align",
+            nullable=True,
+        ),
+        Column("n_text_tokens", "int", "text tokens under --tokenizer", "tokens", nullable=True),
+    ),
+)
+
+REJECTS = Table(
+    "rejects",
+    1,
+    "rows that check-data set aside",
+    (
+        Column("source", "string", "file the row came from"),
+        Column("row", "int", "position of the row in its file, from 0"),
+        Column("sample_id", "string", "identifier of the row, if it has one", nullable=True),
+        Column("image", "string", "the image concerned, if one is", nullable=True),
+        Column("reason", "string", "why the row was set aside"),
+    ),
+)
+
+PREDICTIONS = Table(
+    "predictions",
+    1,
+    "one row an evaluated item",
+    (
+        Column("run_id", "string", "the run that answered"),
+        *_BACKBONE,
+        Column("benchmark", "string", "name of the benchmark"),
+        Column("task", "string", "task family: reasoning or ocr"),
+        Column("metric", "string", "metric that scores the item"),
+        Column("chance", "float", "score of the best constant answer", "share", nullable=True),
+        Column("item_id", "string", "item within the benchmark"),
+        Column("image_id", "string", "image of the item; items of one image are one cluster"),
+        Column("question", "string", "the question as asked"),
+        Column("references", "list<string>", "accepted answers"),
+        Column("prediction", "string", "the generated text"),
+        Column("parsed", "string", "the answer the metric read from it"),
+        Column("score", "float", "score of the item", "share in [0, 1]"),
+        Column("n_text_tokens", "int", "text tokens of the prompt", "tokens"),
+        Column("n_generated", "int", "generated tokens", "tokens"),
+        Column("parser", "string", "name and version of the parser"),
+        Column("prompt_sha", "string", "hash of the prompt template"),
+    ),
+)
+
+SCORES = Table(
+    "scores",
+    1,
+    "one row a run and benchmark",
+    (
+        Column("run_id", "string", "the run that was evaluated"),
+        *_BACKBONE,
+        Column("benchmark", "string", "name of the benchmark"),
+        Column("task", "string", "task family: reasoning or ocr"),
+        Column("metric", "string", "metric"),
+        Column("score", "float", "mean score", "share in [0, 1]"),
+        Column("error", "float", "1 - score, the Y of the law", "share in [0, 1]"),
+        Column("n_items", "int", "items scored", nullable=True),
+        Column("stderr", "float", "standard error of the score, clustered by image", nullable=True),
+        Column("chance", "float", "score of the best constant answer", "share", nullable=True),
+    ),
+)
+
+TRAIN_LOG = Table(
+    "train_log",
+    1,
+    "one row a logged optimizer step",
+    (
+        Column("step", "int", "optimizer steps done"),
+        Column("epoch", "float", "passes over the data"),
+        Column("loss", "float", "mean loss a supervised token since the last row", "nats"),
+        Column("learning_rate", "float", "learning rate of the first parameter group"),
+        Column("grad_norm", "float", "gradient norm before clipping", nullable=True),
+        Column("samples_seen", "int", "samples trained on so far"),
+        Column("supervised_tokens", "int", "supervised tokens so far", "tokens"),
+        Column("seconds", "float", "time since the start of the training", "s"),
+    ),
+)
+
+LAW = Table(
+    "law",
+    1,
+    "one fitted law Y(N, V) = k N^-alpha V^-beta + D a row",
+    (
+        Column("task", "string", "task family the errors are of"),
+        Column("form", "string", "form of the law: power"),
+        Column("method", "string", "how it was fitted"),
+        Column("family", "string", "LLM family of the points", nullable=True),
+        Column("unit", "string", "unit of N in k: 'billions' of parameters"),
+        Column("k", "float", "factor, N in the unit above"),
+        Column("alpha", "float", "exponent of N; empty with a single LLM size", nullable=True),
+        Column("beta", "float", "exponent of V"),
+        Column("d", "float", "irreducible error D", "share in [0, 1)"),
+        Column("ratio", "float", "alpha / beta", nullable=True),
+        Column("ratio_low", "float", "lower end of the interval of alpha / beta", nullable=True),
+        Column("ratio_high", "float", "upper end of the interval of alpha / beta", nullable=True),
+        Column("interval_method", "string", "how the intervals were made", nullable=True),
+        Column("level", "float", "coverage the intervals aim at", nullable=True),
+        Column("alpha_low", "float", "lower end for alpha", nullable=True),
+        Column("alpha_high", "float", "upper end for alpha", nullable=True),
+        Column("beta_low", "float", "lower end for beta", nullable=True),
+        Column("beta_high", "float", "upper end for beta", nullable=True),
+        Column("n_points", "int", "points fitted"),
+        Column("n_sizes", "int", "LLM sizes among them"),
+        Column("sse", "float", "sum of squared residuals"),
+        Column("rmse", "float", "root mean squared residual"),
+        Column("r2", "float", "share of the variance explained", nullable=True),
+        Column("aicc", "float", "corrected Akaike information criterion", nullable=True),
+        Column("n_params_min", "int", "smallest N fitted"),
+        Column("n_params_max", "int", "largest N fitted"),
+        Column("visual_tokens_min", "int", "smallest V fitted", "tokens"),
+        Column("visual_tokens_max", "int", "largest V fitted", "tokens"),
+        Column("draw_k", "list<float>", "draws of k for intervals of predictions"),
+        Column("draw_alpha", "list<float>", "draws of alpha, aligned with draw_k"),
+        Column("draw_beta", "list<float>", "draws of beta, aligned with draw_k"),
+        Column("draw_d", "list<float>", "draws of D, aligned with draw_k"),
+        Column("flags", "list<string>", "what the data cannot tell: d_at_bound, single_size, ..."),
+        Column("data_sha", "string", "hash of the points fitted"),
+    ),
+)
+
+RECOMMENDATION = Table(
+    "recommendation",
+    1,
+    "ranked choices of an LLM and a number of visual tokens",
+    (
+        Column("rank", "int", "1 is the best predicted error within the budget"),
+        Column("model", "string", "name of the LLM"),
+        Column("n_params", "int", "its nominal parameter count"),
+        Column("visual_tokens", "int", "visual tokens", "tokens"),
+        Column("text_tokens", "float", "text tokens Q of the question", "tokens"),
+        Column("flops", "float", "2 N (Q + V)", "FLOP"),
+        Column("error", "float", "predicted error", "share in [0, 1]"),
+        Column("error_low", "float", "lower end of its interval", nullable=True),
+        Column("error_high", "float", "upper end of its interval", nullable=True),
+        Column("regret", "float", "predicted error above the best real choice's", "share"),
+        Column("extrapolates", "bool", "N or V outside the range the law was fitted on"),
+        Column("task", "string", "task family of the law"),
+        Column("law", "string", "the law asked"),
+    ),
+)
+
+TABLES = (
+    SAMPLES,
+    REJECTS,
+    TRAIN_LOG,
+    PREDICTIONS,
+    SCORES,
+    LAW,
+    RECOMMENDATION,
+)
+BY_NAME = {table.name: table for table in TABLES}
