@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 
 import click
 
@@ -51,28 +52,37 @@ def run(argv: list[str] | None = None) -> None:
     try:
         code = main.main(args=arguments, prog_name="vtc", standalone_mode=False)
         sys.stdout.flush()
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         code = error.exit_code
+    except click.UsageError as error:
+        code = _fail(error.format_message() + _where_help_is(error), error.exit_code, debug)
+    except click.ClickException as error:
+        code = _fail(error.format_message(), error.exit_code, debug)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted.", err=True)
-        code = 130
+        code = _fail("interrupted", 130, debug)
     except VtcError as error:
-        if debug:
-            raise
-        click.echo(f"Error: {' '.join(str(error).split())}", err=True)
-        code = error.exit_code
+        code = _fail(str(error), error.exit_code, debug)
     except BrokenPipeError:
         # The reader closed the pipe (`| head`): not a failure; keep Python from complaining again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:
-        if debug:
-            raise
         where = f": {error.filename}" if error.filename else ""
-        click.echo(f"Error: {error.strerror or error}{where}", err=True)
-        code = 1
+        code = _fail(f"{error.strerror or error}{where}", 1, debug)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int, debug: bool) -> int:
+    """Say what failed in one line on stderr, after the traceback if asked; returns the code."""
+    if debug:
+        traceback.print_exc()
+    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    return code
+
+
+def _where_help_is(error: click.UsageError) -> str:
+    return f" (see {error.ctx.command_path} -h)" if error.ctx else ""
 
 
 if __name__ == "__main__":

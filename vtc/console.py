@@ -31,23 +31,28 @@ def print_table(
     """Print rows as an aligned table on stdout: numbers to the right, no cell ever cut off."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for name in columns:
         numeric = all(isinstance(row.get(name), int | float | None) for row in rows)
-        heading = (headings or {}).get(name, name)
+        heading = Text((headings or {}).get(name, name))
         table.add_column(heading, justify="right" if numeric else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*(format_cell(row.get(name)) for name in columns))
+        # Text, not str: rich would read [brackets] in a cell as its markup.
+        table.add_row(*(Text(format_cell(row.get(name))) for name in columns))
     console = Console()
     # A table wider than the terminal (or than a pipe's 80 columns) is printed whole: the
     # terminal wraps it, and grep and awk see every column.
-    console.width = max(console.width, 500)
-    console.print(table, markup=False, highlight=False, soft_wrap=True)
+    console.width = max(console.width, 1_000_000)
+    console.print(table, highlight=False, soft_wrap=True)
 
 
 def format_cell(value: Any) -> str:
-    """One table cell: floats with four significant digits, missing values as a dash."""
+    """One table cell: floats with four significant digits, missing values as a dash.
+
+    Control characters, line ends and a terminal's escape codes among them, are shown escaped.
+    """
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -56,7 +61,7 @@ def format_cell(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, list | tuple):
         return ", ".join(format_cell(item) for item in value)
-    return str(value)
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(value))
 
 
 @contextmanager

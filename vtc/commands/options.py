@@ -63,7 +63,7 @@ def emit(
     from vtc import console
     from vtc.tables import write
 
-    chosen = write.resolve_format(out, fmt)
+    chosen = write.check_output(out, fmt, force)
     if out != "-":
         write.write_rows(rows, spec, out, fmt=chosen, force=force, footer=footer)
         console.say(f"wrote {out} ({len(rows)} row{'s' * (len(rows) != 1)})")
@@ -107,7 +107,11 @@ def _load_config(ctx: click.Context, param: click.Parameter, value: str | None) 
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"--config {value} is not valid TOML: {error}") from None
     settings = {key.replace("-", "_"): setting for key, setting in settings.items()}
-    known = {_flag(p): p.name for p in ctx.command.params if isinstance(p, click.Option) and p.name}
+    known = {
+        _flag(option): option.name
+        for option in ctx.command.params
+        if isinstance(option, click.Option) and option.name and option is not param
+    }
     unknown = sorted(set(settings) - set(known))
     if unknown:
         raise InputError(f"--config {value}: '{unknown[0]}' is no option of {ctx.command.name}")

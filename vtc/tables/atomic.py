@@ -2,31 +2,39 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vtc.errors import InputError
 
 
 def refuse_existing(path: str | Path, force: bool) -> None:
-    """Raise InputError if `path` exists and may not be overwritten, or has no folder to stand in."""
+    """Raise InputError if `path` may not be overwritten, or its folder not be written to."""
     path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path} is neither a file nor a folder; use - for stdout")
     if path.exists() and not force:
         raise InputError(f"{path} exists; give another name, or --force to overwrite it")
     if not path.parent.is_dir():
         raise InputError(f"folder {path.parent} of the output {path.name} does not exist; make it")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"folder {path.parent} of the output {path.name} may not be written to")
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success sync it to disk and rename it to `path`."""
-    path = Path(path)
+    """Yield a temporary path beside `path`; on success sync it to disk and rename it to `path`.
+
+    On any failure, an interrupt among them, the temporary file goes and `path` stays as it was.
+    """
+    path = Path(path).resolve() if Path(path).is_symlink() else Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
         with open(partial, "rb") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
+        _sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -40,3 +48,13 @@ def write_with(path: str | Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file, then rename it to `path`."""
     with replacing(path) as partial:
         write(partial)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put the rename itself on disk; a file system that cannot sync a folder is left alone."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

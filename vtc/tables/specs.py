@@ -73,6 +73,12 @@ PREDICTIONS = Table(
         Column("n_generated", "int", "generated tokens", "tokens"),
         Column("parser", "string", "name and version of the parser"),
         Column("prompt_sha", "string", "hash of the prompt template"),
+        Column(
+            "fault",
+            "string",
+            "why the item could not be answered (its image does not open); it is scored wrong",
+            nullable=True,
+        ),
     ),
 )
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,25 @@ def resolve_format(out: str | None, fmt: str | None) -> str:
     return _SUFFIXES[suffix]
 
 
+def check_output(out: str | Path, fmt: str | None, force: bool) -> str:
+    """The format that `out` will have, after asking whether rows can be written there at all.
+
+    Long commands call it before they start. Raises InputError if the file exists (and `force`
+    is not set), is a folder, cannot be written, or if its format is no file format.
+    """
+    chosen = resolve_format(str(out), fmt)
+    if str(out) == "-":
+        if chosen == "parquet" and sys.stdout.isatty():
+            raise InputError("Parquet is binary: send it to a file with -o, or into a pipe")
+        return chosen
+    if Path(out).is_dir():
+        raise InputError(f"{out} is a folder; give the name of a file")
+    if chosen == "table":
+        raise InputError(f"{out}: format 'table' is for the screen; use csv, json or parquet")
+    refuse_existing(out, force)
+    return chosen
+
+
 def write_rows(
     rows: Sequence[dict[str, Any]],
     spec: Table,
@@ -45,8 +65,7 @@ def write_rows(
 
     Raises InputError if the file exists and `force` is not set.
     """
-    refuse_existing(out, force)
-    chosen = resolve_format(str(out), fmt)
+    chosen = check_output(out, fmt, force)
     data = encode(rows, spec, chosen, footer)
     with replacing(out) as partial:
         partial.write_bytes(data)
@@ -60,14 +79,14 @@ def encode(
         return _parquet(rows, spec, dict(footer or {}))
     complete = [spec.complete(row) for row in rows]
     if fmt == "json":
-        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in complete).encode()
+        return "".join(_json_line(row) for row in complete).encode()
     if fmt == "csv":
         text = io.StringIO()
         writer = csv.DictWriter(text, spec.column_names, lineterminator="\n")
         writer.writeheader()
         writer.writerows({name: _flat(cell) for name, cell in row.items()} for row in complete)
         return text.getvalue().encode()
-    raise InputError(f"format '{fmt}' cannot be written to a file; use csv, json or parquet")
+    raise InputError(f"format '{fmt}' is for the screen; use csv, json or parquet")
 
 
 def write_stdout(
@@ -77,8 +96,7 @@ def write_stdout(
 
     Raises InputError for Parquet to a terminal.
     """
-    if fmt == "parquet" and sys.stdout.isatty():
-        raise InputError("Parquet is binary: send it to a file with -o, or into a pipe")
+    check_output("-", fmt, force=False)
     sys.stdout.buffer.write(encode(rows, spec, fmt, footer))
     sys.stdout.buffer.flush()
 
@@ -95,3 +113,17 @@ def _parquet(rows: Sequence[dict[str, Any]], spec: Table, footer: dict[str, Any]
 
 def _flat(cell: Any) -> Any:
     return json.dumps(cell, ensure_ascii=False) if isinstance(cell, list | dict) else cell
+
+
+def _json_line(row: dict[str, Any]) -> str:
+    # JSON has no NaN and no infinity: they are written as null.
+    finite = {
+        name: None if isinstance(cell, float) and not math.isfinite(cell) else cell
+        for name, cell in row.items()
+    }
+    return json.dumps(finite, ensure_ascii=False, default=_plain) + "\n"
+
+
+def _plain(cell: Any) -> Any:
+    """A number of an array library as Python's own."""
+    return cell.item() if hasattr(cell, "item") else str(cell)
