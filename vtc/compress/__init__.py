@@ -1,1 +1,1 @@
-"""Token compressors: image features in, V visual tokens out. One file each."""
+"""Token compressors: from a vision encoder's patch features to V tokens of the LLM's width."""

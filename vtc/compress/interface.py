@@ -1,0 +1,105 @@
+"""What every compressor takes, returns, asks for and states about itself."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vtc.errors import InputError
+
+Grid = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class FeatureRequest:
+    """What a compressor needs of the encoder: indices into its hidden states, ascending."""
+
+    levels: tuple[int, ...]
+
+
+@dataclass
+class VisionFeatures:
+    """Patch features of a batch of images: level -> [B, N, D], never with a CLS token.
+
+    `grid` is (rows, columns) of patches, rows * columns = N, in raster order.
+    """
+
+    levels: dict[int, Float[Tensor, "B N D"]]
+    grid: Grid
+
+
+class Compressor(nn.Module, ABC):
+    """Base of all compressors: [B, N, D] features in, [B, V, text_width] tokens out.
+
+    A subclass sets `request`, builds its layers, and takes its own settings as keyword arguments
+    with defaults. It raises InputError for a V it does not support, and never rounds V.
+    """
+
+    request: FeatureRequest
+
+    def __init__(self, *, grid: Grid, visual_tokens: int) -> None:
+        super().__init__()
+        check_visual_tokens(type(self).__name__, grid, visual_tokens, self.supported(grid))
+        self.grid = grid
+        self.visual_tokens = visual_tokens
+
+    @classmethod
+    @abstractmethod
+    def supported(cls, grid: Grid) -> list[int]:
+        """The numbers of visual tokens this compressor can make of a grid, ascending."""
+
+    @abstractmethod
+    def forward(self, features: VisionFeatures) -> Float[Tensor, "B V text_width"]:
+        """Compress the features of B images into V tokens each."""
+
+    @abstractmethod
+    def flops(self) -> int:
+        """FLOPs of the matrix products for one image, a multiply-add counted as two."""
+
+    @abstractmethod
+    def reset_parameters(self) -> None:
+        """Draw all weights anew from the compressor's own initial distribution."""
+
+
+def check_visual_tokens(
+    name: str, grid: Grid, visual_tokens: int, supported: Sequence[int]
+) -> None:
+    """Raise InputError, naming the choices, if `visual_tokens` is not among `supported`."""
+    rows, columns = grid
+    if not supported:
+        raise InputError(
+            f"{name} needs a square grid of patches, this encoder's is {rows}x{columns}; "
+            "use compressor mlp or a square image size"
+        )
+    if visual_tokens not in supported:
+        choices = ", ".join(map(str, supported))
+        raise InputError(
+            f"{name} cannot make {visual_tokens} visual tokens of a {rows}x{columns} grid; "
+            f"choose from {choices}"
+        )
+
+
+def resolve_level(level: int | float, depth: int) -> int:
+    """The index into the depth + 1 hidden states of an encoder that `level` names.
+
+    A whole number is an index (negative: from the end; 0 is the embedding). A fraction in [0, 1]
+    is a share of the way to the penultimate state, LLaVA's feature: of 24 layers .5217 is state
+    12 and 1.0 is state 23. Raises InputError for an index that the encoder does not have.
+    """
+    if isinstance(level, float):
+        if not 0 <= level <= 1:
+            raise InputError(f"level {level} is no fraction in [0, 1] and no whole number")
+        return round(level * (depth - 1))
+    if not -depth - 1 <= level <= depth:
+        raise InputError(f"level {level} is outside an encoder of {depth} layers (0 to {depth})")
+    return level % (depth + 1)
+
+
+def square_choices(grid: Grid) -> list[int]:
+    """The k * k whose k divides the side of a square grid; none for another grid."""
+    rows, columns = grid
+    if rows != columns:
+        return []
+    return [side * side for side in range(1, rows + 1) if rows % side == 0]

@@ -1,0 +1,206 @@
+"""LLaVA with a token compressor, on transformers' own Llava classes."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import AutoModel, AutoModelForImageTextToText
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.llava.modeling_llava import (
+    LlavaCausalLMOutputWithPast,
+    LlavaForConditionalGeneration,
+    LlavaModel,
+    LlavaModelOutputWithPast,
+    LlavaPreTrainedModel,
+)
+
+from vtc.compress.interface import Compressor, VisionFeatures
+from vtc.compress.registry import build
+from vtc.model.config import VtcConfig
+from vtc.model.tower import grid_of, patch_states
+
+
+def build_compressor(config: VtcConfig) -> Compressor:
+    """The compressor that a config names, with fresh weights.
+
+    Raises InputError for a V, a level or a setting that the compressor does not support.
+    """
+    grid = grid_of(config.vision_config)
+    visual_tokens = config.visual_tokens
+    return build(
+        config.compressor,
+        vision_width=config.vision_config.hidden_size,  # type: ignore[union-attr]
+        text_width=config.text_config.hidden_size,  # type: ignore[union-attr]
+        depth=config.vision_config.num_hidden_layers,  # type: ignore[union-attr]
+        grid=grid,
+        visual_tokens=grid[0] * grid[1] if visual_tokens is None else visual_tokens,
+        settings=config.compressor_settings,
+    )
+
+
+class VtcPreTrainedModel(LlavaPreTrainedModel):
+    """What the two model classes share: initial weights, and the frozen encoder."""
+
+    config: VtcConfig  # type: ignore[assignment]
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """transformers' rule for the backbones, the compressor's own for the compressor."""
+        super()._init_weights(module)
+        if isinstance(module, Compressor):
+            module.reset_parameters()
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load a saved model; the encoder comes back frozen if the config says so."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        # transformers gives every loaded parameter a gradient again.
+        (loaded[0] if isinstance(loaded, tuple) else loaded).freeze_vision()
+        return loaded
+
+    def freeze_vision(self) -> None:
+        """Take the encoder out of training, if the config says so."""
+        if self.config.freeze_vision:
+            tower = next(m for m in self.modules() if isinstance(m, VtcModel)).vision_tower
+            tower.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Any:
+        """Switch to training mode; a frozen encoder stays in eval mode."""
+        super().train(mode)
+        self.freeze_vision()
+        return self
+
+
+class VtcModel(VtcPreTrainedModel, LlavaModel):
+    """LlavaModel whose projector is a compressor; also takes cached features for pixels."""
+
+    def __init__(self, config: VtcConfig) -> None:
+        # Past LlavaModel, whose own projector would be built only to be thrown away.
+        super(LlavaModel, self).__init__(config)
+        self.grid = grid_of(config.vision_config)
+        self.vision_tower = AutoModel.from_config(config.vision_config)
+        self.multi_modal_projector = build_compressor(config)
+        self.language_model = AutoModel.from_config(config.text_config)
+        self.post_init()
+
+    @property
+    def compressor(self) -> Compressor:
+        """The compressor; it stands where LLaVA has its projector, under the same name."""
+        return self.multi_modal_projector  # type: ignore[return-value]
+
+    def encode(self, pixel_values: Float[Tensor, "I C H W"]) -> Float[Tensor, "I L N D"]:
+        """The levels that the compressor asks for, of I images, in ascending order."""
+        levels = self.compressor.request.levels
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_vision):
+            states = patch_states(self.vision_tower, pixel_values, levels, self.grid)
+        return torch.stack([states[level] for level in levels], dim=1)
+
+    def compress(self, vision_levels: Float[Tensor, "I L N D"]) -> Float[Tensor, "I V text_width"]:
+        """The visual tokens of I images from their L levels (those that the compressor asks for).
+
+        Raises ValueError if the number of levels or of patches is another.
+        """
+        levels, grid = self.compressor.request.levels, self.grid
+        if vision_levels.shape[1] != len(levels) or vision_levels.shape[2] != grid[0] * grid[1]:
+            raise ValueError(
+                f"vision_levels of shape {tuple(vision_levels.shape)} do not fit: the compressor "
+                f"asks for levels {levels} of {grid[0] * grid[1]} patches"
+            )
+        dtype = next(self.compressor.parameters()).dtype
+        states = dict(zip(levels, vision_levels.to(dtype).unbind(1), strict=True))
+        return self.compressor(VisionFeatures(states, grid))
+
+    def get_image_features(  # type: ignore[override]
+        self, pixel_values: Tensor, **kwargs: Any
+    ) -> BaseModelOutputWithPooling:
+        """The visual tokens of images, one [V, text_width] an image in `pooler_output`."""
+        return _as_output(self.compress(self.encode(pixel_values)))
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        vision_levels: Float[Tensor, "I L N D"] | None = None,
+        mm_encoder_outputs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> LlavaModelOutputWithPast:
+        """As LlavaModel; `vision_levels` are cached features of I images in place of pixels."""
+        if vision_levels is not None:
+            if pixel_values is not None:
+                raise ValueError("pass pixel_values or vision_levels, not both")
+            mm_encoder_outputs = {"image": _as_output(self.compress(vision_levels))}
+        return super().forward(
+            input_ids=input_ids,  # type: ignore[arg-type]
+            pixel_values=pixel_values,
+            mm_encoder_outputs=mm_encoder_outputs,
+            **kwargs,
+        )
+
+
+class VtcForConditionalGeneration(VtcPreTrainedModel, LlavaForConditionalGeneration):
+    """LlavaForConditionalGeneration with a compressor: `generate`, PEFT and Trainer as there."""
+
+    def __init__(self, config: VtcConfig) -> None:
+        super(LlavaForConditionalGeneration, self).__init__(config)
+        self.model = VtcModel(config)
+        text_config: Any = config.text_config
+        self.lm_head = nn.Linear(text_config.hidden_size, text_config.vocab_size, bias=False)
+        self.post_init()
+        self.freeze_vision()
+
+    @property
+    def compressor(self) -> Compressor:
+        """The compressor."""
+        return self.model.compressor  # type: ignore[return-value]
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        logits_to_keep: int | Tensor = 0,
+        vision_levels: Float[Tensor, "I L N D"] | None = None,
+        mm_encoder_outputs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> LlavaCausalLMOutputWithPast:
+        """As LlavaForConditionalGeneration.
+
+        `vision_levels` [n_images, n_levels, N, D] are cached features in place of `pixel_values`:
+        the levels that the compressor asks for, ascending, images in order of appearance.
+        """
+        return super().forward(
+            input_ids=input_ids,  # type: ignore[arg-type]
+            pixel_values=pixel_values,
+            attention_mask=attention_mask,
+            position_ids=position_ids,  # type: ignore[arg-type]
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            labels=labels,  # type: ignore[arg-type]
+            logits_to_keep=logits_to_keep,
+            mm_encoder_outputs=mm_encoder_outputs,
+            vision_levels=vision_levels,
+            **kwargs,
+        )
+
+    @torch.no_grad()
+    def generate(  # type: ignore[override]
+        self, inputs: Tensor | None = None, *, vision_levels: Tensor | None = None, **kwargs: Any
+    ) -> Any:
+        """As transformers' `generate`; images are compressed once, before the prefill."""
+        if vision_levels is not None:
+            tokens = _as_output(self.model.compress(vision_levels))  # type: ignore[operator]
+            kwargs["mm_encoder_outputs"] = {"image": tokens}
+        return super().generate(inputs, **kwargs)  # type: ignore[misc]
+
+
+def _as_output(tokens: Float[Tensor, "I V text_width"]) -> BaseModelOutputWithPooling:
+    """Visual tokens in the form in which transformers passes an encoder's output on."""
+    return BaseModelOutputWithPooling(pooler_output=tokens.unbind(0))  # type: ignore[arg-type]
+
+
+AutoModel.register(VtcConfig, VtcModel)
+AutoModelForImageTextToText.register(VtcConfig, VtcForConditionalGeneration)
