@@ -1,6 +1,7 @@
 """Writing files so that a reader never sees half of one and a finished one is never lost."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,9 +35,41 @@ def replacing(path: str | Path) -> Iterator[Path]:
         with open(partial, "rb") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
-        _sync_folder(path.parent)
+        _sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: str | Path, force: bool = False) -> Iterator[Path]:
+    """Yield an empty folder beside `path`; on success rename it to `path`.
+
+    With `force` a folder that stands there goes only after the new one is whole. On any failure
+    the temporary folder goes and `path` stays as it was. Raises InputError as `refuse_existing`.
+    """
+    path = Path(path).absolute()
+    refuse_existing(path, force)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        for file in partial.rglob("*"):
+            if file.is_file():
+                _sync(file)
+        if path.exists():
+            os.replace(path, old)
+        os.replace(partial, path)
+        _sync(path.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if old.is_dir() and path.exists():
+            shutil.rmtree(old)
+        elif old.exists() and not path.exists():
+            os.replace(old, path)
+        elif old.exists():
+            old.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -50,9 +83,9 @@ def write_with(path: str | Path, write: Callable[[Path], object]) -> None:
         write(partial)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Put the rename itself on disk; a file system that cannot sync a folder is left alone."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Put a file, or the renames in a folder, on disk, where the file system can."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         with suppress(OSError):
             os.fsync(descriptor)

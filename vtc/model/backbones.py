@@ -1,0 +1,118 @@
+"""Loading the two backbones, a vision encoder and an LLM, with what belongs to them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForCausalLM
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_MAPPING,
+)
+
+from vtc.data.tokenizers import load_tokenizer
+from vtc.errors import InputError
+from vtc.model.sources import (
+    EncoderSource,
+    LlmSource,
+    encoder_source,
+    llm_source,
+    missing,
+    model_folder,
+)
+
+
+@dataclass
+class Encoder:
+    """A vision encoder, frozen, and its image processor."""
+
+    source: EncoderSource
+    tower: Any
+    image_processor: Any
+
+
+@dataclass
+class Llm:
+    """A causal LLM and its tokenizer, which has `<image>` as one token and a pad token."""
+
+    source: LlmSource
+    model: Any
+    tokenizer: Any
+
+
+def load_encoder(source: str | Path, dtype: torch.dtype = torch.float32) -> Encoder:
+    """Load a vision encoder from a folder or hub id; of a CLIP-like pair, the vision half.
+
+    Raises InputError if there is none, or it is no vision encoder.
+    """
+    model_folder(source)
+    config = _load(source, AutoConfig)
+    vision_config = getattr(config, "vision_config", config)
+    if type(vision_config) not in MODEL_MAPPING or not hasattr(vision_config, "patch_size"):
+        raise InputError(f"encoder {source}: a {config.model_type} model is no vision encoder")
+    tower = _load(source, MODEL_MAPPING[type(vision_config)], config=vision_config, dtype=dtype)
+    # The PIL processors give the same pixels on every machine, torchvision or not.
+    processor = _load(source, AutoImageProcessor, backend="pil")
+    return Encoder(encoder_source(source), tower.requires_grad_(False).eval(), processor)
+
+
+def load_llm(source: str | Path, dtype: torch.dtype = torch.float32) -> Llm:
+    """Load a causal LLM and its tokenizer from a folder or hub id.
+
+    Embedding rows are added only if the id of `<image>` has none. Raises InputError if there is
+    none, it is not causal, or its tokenizer has no chat template.
+    """
+    model_folder(source)
+    _check_causal(source, _load(source, AutoConfig))
+    tokenizer = load_tokenizer(source)
+    if not tokenizer.chat_template:
+        raise InputError(
+            f"llm {source}: its tokenizer has no chat template; put a chat_template.jinja beside it"
+        )
+    _ensure_pad(source, tokenizer)
+    model = _load(source, AutoModelForCausalLM, dtype=dtype)
+    if not hasattr(model.base_model, "embed_tokens"):
+        raise InputError(
+            f"llm {source}: a {model.config.model_type} model keeps its embedding under another "
+            "name than embed_tokens; use a Llama, Qwen, Mistral, Gemma or similar model"
+        )
+    described = llm_source(source, model)
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    return Llm(described, model, tokenizer)
+
+
+def _load(source: str | Path, loader: Any, **kwargs: Any) -> Any:
+    """`loader.from_pretrained`, its failures as InputError naming the model."""
+    try:
+        return loader.from_pretrained(str(source), **kwargs)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise InputError(missing(source, error)) from None
+    except Exception as error:
+        # safetensors' own error derives from Exception alone.
+        if type(error).__name__ != "SafetensorError":
+            raise
+        raise InputError(f"model {source}: damaged or truncated weights ({error})") from None
+
+
+def _check_causal(source: str | Path, config: Any) -> None:
+    causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
+    names = config.architectures or []
+    if causal is None or (names and causal not in names):
+        what = names[0] if names else config.model_type
+        raise InputError(f"llm {source}: a {what} is no causal language model")
+
+
+def _ensure_pad(source: str | Path, tokenizer: Any) -> None:
+    """Padding is always masked, so the end token may stand in where there is no pad token."""
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise InputError(f"llm {source}: its tokenizer has neither a pad nor an end token")
+        tokenizer.pad_token = tokenizer.eos_token
+
+
+def module_dtype(module: nn.Module) -> torch.dtype:
+    """The floating type of a module's weights."""
+    return next(module.parameters()).dtype

@@ -1,0 +1,156 @@
+"""Where a run's backbones come from: names, places, sizes, and what tells two of them apart."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from vtc.catalog.llms import find
+from vtc.errors import InputError
+
+_PIECE = 1 << 20
+
+
+@dataclass(frozen=True)
+class EncoderSource:
+    """A vision encoder: its name, its absolute folder or hub id, and its fingerprint."""
+
+    name: str
+    path: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class LlmSource:
+    """An LLM: as EncoderSource, with its family and its parameter counts before vtc adds any."""
+
+    name: str
+    path: str
+    fingerprint: str
+    family: str
+    n_params: int
+    n_params_total: int
+    n_params_nonembedding: int
+
+
+def encoder_source(source: str | Path) -> EncoderSource:
+    """Describe an encoder's folder or hub id; raises InputError if there is none."""
+    return EncoderSource(_name(source), _place(source), fingerprint(source))
+
+
+def llm_source(source: str | Path, llm: nn.Module) -> LlmSource:
+    """Describe an LLM, already loaded, and its folder or hub id.
+
+    The nominal count is the catalog's figure for that name, else `n_params_nominal` of its
+    config.json, else its total. The family is the catalog's, else the config's `family`, else its
+    model type.
+    """
+    name, config = _name(source), llm.config
+    known = find(name)
+    total = sum(weight.numel() for weight in llm.parameters())
+    nominal = known.n_params if known else getattr(config, "n_params_nominal", None)
+    family = known.family if known else getattr(config, "family", None)
+    return LlmSource(
+        name=name,
+        path=_place(source),
+        fingerprint=fingerprint(source),
+        family=str(family or config.model_type),  # type: ignore[union-attr]
+        n_params=int(nominal or total),
+        n_params_total=total,
+        n_params_nonembedding=total - _embedding_params(llm),
+    )
+
+
+def fingerprint(source: str | Path) -> str:
+    """SHA-256 over the configs of a model folder and samples of its weights, in hex.
+
+    Of each weight file the size and the first and last MiB are read: enough to tell two models
+    apart, and quick for tens of gigabytes.
+    """
+    digest = hashlib.sha256()
+    for file in _model_files(model_folder(source)):
+        size = file.stat().st_size
+        digest.update(f"{file.name}:{size}:".encode())
+        with open(file, "rb") as stream:
+            digest.update(stream.read(_PIECE))
+            if size > _PIECE:
+                stream.seek(max(_PIECE, size - _PIECE))
+                digest.update(stream.read())
+    return digest.hexdigest()
+
+
+def model_folder(source: str | Path) -> Path:
+    """The folder of a model: itself, or where the hub's files of an id are kept.
+
+    Raises InputError if there is neither.
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    from transformers.utils.hub import cached_file
+
+    try:
+        config = cached_file(str(source), "config.json")
+    except (OSError, ValueError) as error:
+        raise InputError(missing(source, error)) from None
+    return Path(str(config)).parent
+
+
+def missing(source: str | Path, error: Exception) -> str:
+    """The sentence for a model that is not to be had."""
+    first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return f"model {source}: neither a model folder nor a model the hub can give ({first})"
+
+
+def manifest_entry(source: EncoderSource | LlmSource, run: Path) -> dict[str, Any]:
+    """A source as a run's manifest states it: also relative to the run, so both may move."""
+    place = Path(source.path)
+    relative = os.path.relpath(place, run.absolute()) if place.is_absolute() else None
+    return {**asdict(source), "relative_path": relative}
+
+
+def locate(entry: dict[str, Any], run: Path) -> str:
+    """Where the model of a manifest's entry stands now, checked to be the one it was.
+
+    Raises InputError if it is gone or has changed since.
+    """
+    relative = entry.get("relative_path")
+    places = [entry["path"], *([str((run / relative).resolve())] if relative else [])]
+    place = next((place for place in places if Path(place).is_dir()), entry["path"])
+    if Path(entry["path"]).is_absolute() and not Path(place).is_dir():
+        raise InputError(f"run {run} stands on {entry['path']}, which is gone; put it back there")
+    if fingerprint(place) != entry["fingerprint"]:
+        raise InputError(
+            f"run {run} was trained on another model than {place} holds now; put the old one back "
+            "or train again"
+        )
+    return place
+
+
+def _name(source: str | Path) -> str:
+    path = Path(source)
+    return path.resolve().name if path.is_dir() else str(source).rstrip("/").split("/")[-1]
+
+
+def _place(source: str | Path) -> str:
+    return str(Path(source).resolve()) if Path(source).is_dir() else str(source)
+
+
+def _model_files(folder: Path) -> Iterator[Path]:
+    for pattern in ("config.json", "preprocessor_config.json", "*.safetensors", "*.bin"):
+        yield from sorted(folder.glob(pattern))
+
+
+def _embedding_params(llm: Any) -> int:
+    """Parameters of the input embedding, and of the output head where it is not the same."""
+    tables = {id(m.weight): m.weight for m in _tables(llm)}
+    return sum(weight.numel() for weight in tables.values())
+
+
+def _tables(llm: Any) -> Iterator[Any]:
+    for module in (llm.get_input_embeddings(), llm.get_output_embeddings()):
+        if module is not None:
+            yield module
