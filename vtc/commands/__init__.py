@@ -1,3 +1,5 @@
 """One thin file a subcommand: flags in, one library call, rows out."""
 
-COMMANDS: tuple = ()
+from vtc.commands.check_data import check_data
+
+COMMANDS: tuple = (check_data,)

@@ -1,0 +1,108 @@
+"""Samples as one padded batch: token ids, masks, positions, labels, and the images' content."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vtc.data.dataset import TokenisedSamples
+from vtc.data.labels import IGNORE, Encoded
+
+ImageSource = Callable[[Sequence[str]], dict[str, Tensor]]
+"""Image paths -> what the model reads of them: `pixel_values` or cached `vision_levels`."""
+
+
+class Collator:
+    """Pads rows to their longest and builds what the model's forward takes.
+
+    A batch holds `input_ids` and `position_ids` [B, T], `logits_to_keep` (bool [B, T]: the
+    positions that predict a supervised token), `labels` and `shift_labels` (both [S], the tokens
+    those positions predict) and what `images` gives. Rows are padded on the right: under causal
+    attention no token sees the padding, so no mask is needed, which keeps the fast kernel. Rows
+    of independent questions bring a block mask, `attention_mask` [B, 1, T, T] (0 or the dtype's
+    lowest value, added to the attention scores).
+
+    `max_questions` draws that many of a row's questions anew each time, from `seed`.
+    """
+
+    def __init__(
+        self,
+        dataset: TokenisedSamples,
+        pad_token_id: int,
+        images: ImageSource | None = None,
+        *,
+        max_questions: int | None = None,
+        seed: int = 0,
+        mask_dtype: torch.dtype = torch.float32,
+    ):
+        self.dataset = dataset
+        self.pad_token_id = pad_token_id
+        self.images = images
+        self.max_questions = max_questions
+        self.mask_dtype = mask_dtype
+        self._random = np.random.default_rng(seed)
+
+    def __call__(self, indices: Sequence[int]) -> dict[str, Any]:
+        """The batch of the given rows of the dataset."""
+        rows = [self.dataset.rows[index] for index in indices]
+        encoded = [self._draw(index) for index in indices]
+        batch = collate(encoded, self.pad_token_id, self.mask_dtype)
+        paths = [path for row in rows for path in row.images]
+        if paths and self.images is not None:
+            batch.update(self.images(paths))
+        return batch
+
+    def _draw(self, index: int) -> Encoded:
+        row = self.dataset.rows[index]
+        if row.packed is None or self.max_questions is None:
+            return row.encoded
+        n_questions = len(row.packed.branches)
+        if n_questions <= self.max_questions:
+            return row.encoded
+        chosen = self._random.choice(n_questions, self.max_questions, replace=False)
+        return row.packed.pack(chosen.tolist())
+
+
+def collate(
+    rows: Sequence[Encoded], pad_token_id: int, mask_dtype: torch.dtype = torch.float32
+) -> dict[str, Any]:
+    """Pad rows on the right into one batch; see Collator for what it holds."""
+    length = max(len(row.input_ids) for row in rows)
+    input_ids = np.full((len(rows), length), pad_token_id, dtype=np.int64)
+    labels = np.full((len(rows), length + 1), IGNORE, dtype=np.int64)
+    turn_ids = np.full((len(rows), length), -1, dtype=np.int64)
+    position_ids = np.zeros((len(rows), length), dtype=np.int64)
+    for number, row in enumerate(rows):
+        end = len(row.input_ids)
+        input_ids[number, :end] = row.input_ids
+        labels[number, :end] = row.labels
+        turn_ids[number, :end] = row.turn_ids
+        position_ids[number, :end] = row.position_ids
+    predicts = labels[:, 1:] != IGNORE
+    targets = torch.from_numpy(labels[:, 1:][predicts])
+    batch = {
+        "input_ids": torch.from_numpy(input_ids),
+        "position_ids": torch.from_numpy(position_ids),
+        "logits_to_keep": torch.from_numpy(predicts),
+        "labels": targets,
+        "shift_labels": targets,
+    }
+    if turn_ids.max() > 1:
+        batch["attention_mask"] = block_mask(torch.from_numpy(turn_ids), mask_dtype)
+    return batch
+
+
+def block_mask(turn_ids: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The additive mask [B, 1, T, T] of blocks: a token sees block 0 and its own, never ahead.
+
+    `turn_ids` [B, T]; -1 marks padding, which sees itself (a row of nothing would be NaN).
+    """
+    keys, queries = turn_ids[:, None, :], turn_ids[:, :, None]
+    length = turn_ids.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    seen = ((keys == queries) | (keys == 0)) & causal
+    blocked = torch.finfo(dtype).min
+    mask = torch.full(seen.shape, blocked, dtype=dtype)
+    return mask.masked_fill_(seen, 0.0)[:, None]

@@ -1,0 +1,38 @@
+"""Loading an LLM's tokenizer so that `<image>` is one token of it."""
+
+from pathlib import Path
+from typing import Any
+
+from vtc.data.conversations import IMAGE
+from vtc.errors import InputError
+
+
+def load_tokenizer(llm: str | Path) -> Any:
+    """The tokenizer of an LLM (folder or hub id), with `<image>` added as a special token.
+
+    Raises InputError if there is none.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(llm))
+    except (OSError, ValueError, KeyError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"no tokenizer at {llm}: {first}") from None
+    if IMAGE not in tokenizer.get_vocab():
+        tokenizer.add_special_tokens({"extra_special_tokens": [IMAGE]})
+    return tokenizer
+
+
+def count_tokens(sample: dict[str, Any], encoder: Any) -> int:
+    """Text tokens of a sample under a TurnEncoder, images not counted.
+
+    Raises RowFault if none of them is supervised.
+    """
+    from vtc.data.conversations import RowFault
+
+    tokens = encoder.tokens(sample["conversations"])
+    if not any(piece.supervised and len(piece.ids) for piece in tokens):
+        raise RowFault("no supervised token under this tokenizer")
+    ids = [token for piece in tokens for token in piece.ids.tolist()]
+    return len(ids) - ids.count(encoder.image_token_id)
