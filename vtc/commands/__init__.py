@@ -1,5 +1,8 @@
 """One thin file a subcommand: flags in, one library call, rows out."""
 
 from vtc.commands.check_data import check_data
+from vtc.commands.fit import fit
+from vtc.commands.score import score
+from vtc.commands.show import show
 
-COMMANDS: tuple = (check_data,)
+COMMANDS: tuple = (check_data, score, show, fit)

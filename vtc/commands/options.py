@@ -96,6 +96,26 @@ class Numbers(click.ParamType):
         return numbers
 
 
+class Quantity(click.ParamType):
+    """A positive number as people write it: 3e12, 3T, 3TFLOP, 7b, 0.5b."""
+
+    name = "NUMBER"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Parse `value`; raises click.BadParameter if it is no positive number."""
+        from vtc.tables.quantity import parse_quantity
+
+        try:
+            quantity = parse_quantity(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if quantity <= 0:
+            self.fail(f"'{value}' must be above zero", param, ctx)
+        return quantity
+
+
 def _load_config(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
     """Fill click's default_map from a TOML file; a key that is no flag is refused by name."""
     if value is None:

@@ -46,6 +46,20 @@ def read_items(benchmark: Benchmark, limit: int | None = None) -> list[Item]:
     return items
 
 
+def answers_of(cell: Any) -> list[str]:
+    """The accepted answers in a cell: one, a list, a JSON list as text, or VQA's objects."""
+    if isinstance(cell, str) and cell.startswith("["):
+        try:
+            answers = json.loads(cell)
+        except json.JSONDecodeError:
+            answers = None
+        # A text in brackets that is no list of texts, such as [3, 4], is itself the answer.
+        if answers and all(isinstance(answer, str) for answer in answers):
+            return answers
+    answers = cell if isinstance(cell, list) else [cell]
+    return [str(a["answer"] if isinstance(a, dict) and "answer" in a else a) for a in answers]
+
+
 def _rows(benchmark: Benchmark) -> list[dict[str, Any]]:
     if not benchmark.fields:
         return read_rows(benchmark.rows).rows
@@ -102,10 +116,7 @@ def _image(row: dict[str, Any], column: str | None, where: str) -> str | None:
 
 
 def _references(row: dict[str, Any], benchmark: Benchmark, where: str) -> list[str]:
-    cell = _cell(row, benchmark.columns.answers, where)
-    answers = cell if isinstance(cell, list) else _answers_of_text(cell)
-    # VQA files hold objects {"answer": ..., ...}.
-    found = [str(a["answer"] if isinstance(a, dict) and "answer" in a else a) for a in answers]
+    found = answers_of(_cell(row, benchmark.columns.answers, where))
     needed = metrics.METRICS[benchmark.metric].min_references
     if len(found) < needed:
         raise InputError(
@@ -113,18 +124,6 @@ def _references(row: dict[str, Any], benchmark: Benchmark, where: str) -> list[s
             f"{benchmark.metric} needs at least {needed}"
         )
     return found
-
-
-def _answers_of_text(cell: Any) -> list[Any]:
-    """One answer, or the several of a cell that holds a JSON list of texts (as in our CSV)."""
-    if isinstance(cell, str) and cell.startswith("["):
-        try:
-            answers = json.loads(cell)
-        except json.JSONDecodeError:
-            return [cell]
-        if answers and all(isinstance(answer, str) for answer in answers):
-            return answers
-    return [cell]
 
 
 def _cell(row: dict[str, Any], column: str, where: str) -> Any:

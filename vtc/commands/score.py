@@ -1,0 +1,49 @@
+"""`vtc score`: predictions in, scores out, without a model."""
+
+import click
+
+from vtc.commands import options
+
+
+@click.command("score")
+@click.argument("predictions", type=click.Path(allow_dash=True))
+@click.option("--metric", help="Score with this metric, whatever the table says.")
+@click.option("--benchmark", help="Name of the benchmark, for a table without that column.")
+@click.option(
+    "--task", type=click.Choice(["reasoning", "ocr"]), help="Task family, if the table has none."
+)
+@click.option("--run-id", help="Name of the run. [default: the table's, else the file's name]")
+@click.option("--backbone", help="Name of the LLM, if the table has none.")
+@click.option("--family", help="Family of the LLM, if the table has none.")
+@click.option("--n-params", type=options.Quantity(), help="Size of the LLM, such as 7b.")
+@click.option("--visual-tokens", type=click.IntRange(1), help="Visual tokens of the run.")
+@click.option("--compressor", help="Compressor of the run, if the table has none.")
+@click.option("--encoder", help="Vision encoder of the run, if the table has none.")
+@click.option("--seed", type=int, help="Training seed of the run, if the table has none.")
+@options.config
+@options.output
+def score(predictions, out, fmt, force, **given) -> None:
+    """Score predictions again, from their text, and write one row a run and benchmark.
+
+    PREDICTIONS is what `vtc eval` wrote, or anybody's table (Parquet, CSV or JSON lines): it needs
+    `prediction` and `references` (a text, or a list of them); `image_id`, where several items share
+    an image, keeps the standard errors honest. Columns that it lacks are given as options.
+
+    \b
+    Example:
+      vtc score predictions.parquet -o scores.parquet
+      vtc score theirs.csv --metric anls --benchmark docvqa --task ocr --n-params 7b \\
+          --visual-tokens 576 -o scores.parquet
+    """
+    from vtc.evaluate.aggregate import aggregate, score_item
+    from vtc.evaluate.predictions import read_predictions
+    from vtc.tables import specs
+    from vtc.tables.provenance import footer
+    from vtc.tables.write import check_output
+
+    check_output(out, fmt, force)
+    settings = {key: value for key, value in given.items() if value is not None}
+    rows = aggregate(map(score_item, read_predictions(predictions, given)))
+    about = footer(settings=settings, inputs=[predictions], seed=given["seed"])
+    columns = "run_id backbone n_params visual_tokens benchmark score stderr chance n_items"
+    options.emit(rows, specs.SCORES, out, fmt, force, footer=about, columns=columns.split())
