@@ -97,9 +97,12 @@ class Numbers(click.ParamType):
 
 
 class Quantity(click.ParamType):
-    """A positive number as people write it: 3e12, 3T, 3TFLOP, 7b, 0.5b."""
+    """A positive number as people write it: 3e12, 3T, 3TFLOP, 7b, 0.5b; 0 only if `zero`."""
 
     name = "NUMBER"
+
+    def __init__(self, zero: bool = False) -> None:
+        self.zero = zero
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -111,8 +114,8 @@ class Quantity(click.ParamType):
             quantity = parse_quantity(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
-        if quantity <= 0:
-            self.fail(f"'{value}' must be above zero", param, ctx)
+        if quantity < 0 or (quantity == 0 and not self.zero):
+            self.fail(f"'{value}' must be {'at least' if self.zero else 'above'} zero", param, ctx)
         return quantity
 
 

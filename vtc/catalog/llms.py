@@ -1,0 +1,93 @@
+"""LLMs the program knows: nominal and exact sizes, with the source of each configuration."""
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+from vtc.errors import InputError
+
+
+@dataclass(frozen=True)
+class LLM:
+    """One LLM. `n_params` is the nominal count of its name, the N of the published law."""
+
+    model: str
+    family: str
+    n_params: int
+    n_params_total: int | None = None
+    n_params_nonembedding: int | None = None
+    source: str = ""
+
+
+@cache
+def catalog() -> tuple[LLM, ...]:
+    """The LLMs of llms.csv, in its order."""
+    text = resources.files("vtc.catalog").joinpath("llms.csv").read_text(encoding="utf-8")
+    return tuple(
+        LLM(
+            row["model"],
+            row["family"],
+            int(row["n_params"]),
+            int(row["n_params_total"]),
+            int(row["n_params_nonembedding"]),
+            row["source"],
+        )
+        for row in csv.DictReader(text.splitlines())
+    )
+
+
+def families() -> list[str]:
+    """The families of the catalog, in its order."""
+    return list(dict.fromkeys(llm.family for llm in catalog()))
+
+
+def family(name: str) -> list[LLM]:
+    """The LLMs of one family; raises InputError naming the choices."""
+    found = [llm for llm in catalog() if llm.family == name.lower()]
+    if not found:
+        raise InputError(
+            f"--family {name} is unknown; choose {', '.join(families())}, "
+            "or give your own table with --models"
+        )
+    return found
+
+
+def find(name: str) -> LLM | None:
+    """The LLM of a name, hub id or path's last part; chat and instruct variants count as the same.
+
+    For example "Qwen/Qwen1.5-0.5B-Chat" finds Qwen1.5-0.5B.
+    """
+    return _by_key().get(_key(name))
+
+
+@cache
+def _by_key() -> dict[str, LLM]:
+    return {_key(llm.model): llm for llm in catalog()}
+
+
+def _key(name: str) -> str:
+    last = re.split(r"[/\\]", name.rstrip("/\\"))[-1].lower()
+    return re.sub(r"-(chat|instruct|it|hf|base|v1\.5)(?=-|$)", "", last)
+
+
+def counts(llms: Sequence[LLM], convention: str) -> list[int]:
+    """The counts of `llms` under a convention of the law table: nominal, total, non-embedding.
+
+    Raises InputError naming an LLM whose count is not known.
+    """
+    column = {"nominal": "n_params", "total": "n_params_total"}.get(
+        convention, "n_params_nonembedding"
+    )
+    found = []
+    for llm in llms:
+        count = getattr(llm, column)
+        if count is None:
+            raise InputError(
+                f"the law counts N as {convention}, but {llm.model} has no {column}; "
+                f"add that column to the table of --models"
+            )
+        found.append(count)
+    return found

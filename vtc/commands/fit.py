@@ -1,0 +1,118 @@
+"""vtc fit: points or scores in, laws out."""
+
+import click
+
+from vtc.commands import options
+
+COLUMNS = (
+    *("task", "alpha", "beta", "k", "d", "ratio", "ratio_low", "ratio_high"),
+    *("v_star", "v_star_low", "v_star_high", "rmse", "n_points", "n_sizes", "flags"),
+)
+
+
+@click.command()
+@click.argument("table", metavar="TABLE", type=click.Path(allow_dash=True))
+@click.option("--task", "tasks", multiple=True, help="Fit this task only (repeatable).")
+@click.option(
+    "--n",
+    "convention",
+    type=click.Choice(("nominal", "total", "non-embedding")),
+    default="nominal",
+    show_default=True,
+    help="How to count the LLM's parameters N.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(("varpro", "paper-grid")),
+    default="varpro",
+    show_default=True,
+    help="Global least squares, or the published brute-force grid (whole, no intervals).",
+)
+@click.option(
+    "--exponents", metavar="A/B", help="Fix alpha/beta, as in .077/.015; fit only k and D."
+)
+@click.option(
+    "--holdout", metavar="CONDITION", help="Hold points out and predict them: 'n_params>=7b'."
+)
+@click.option("--drop-suspect", is_flag=True, help="Leave out rows whose note begins 'suspect'.")
+@click.option(
+    "--level",
+    type=click.FloatRange(0.5, 1, max_open=True),
+    default=0.95,
+    show_default=True,
+    help="Coverage the intervals aim at.",
+)
+@click.option(
+    "--q",
+    "text_tokens",
+    type=options.Quantity(zero=True),
+    default="50",
+    show_default=True,
+    help="Text tokens Q of the best V.",
+)
+@click.option(
+    "--draws",
+    type=click.IntRange(0, 100_000),
+    default=400,
+    show_default=True,
+    help="Draws of the law kept for prediction intervals.",
+)
+@options.seed
+@options.output
+@options.config
+def fit(
+    table,
+    tasks,
+    convention,
+    method,
+    exponents,
+    holdout,
+    drop_suspect,
+    level,
+    text_tokens,
+    draws,
+    seed,
+    out,
+    fmt,
+    force,
+):
+    """Fit Y(N, V) = k N^-alpha V^-beta + D to a table, one law a task, with intervals.
+
+    TABLE is CSV, Parquet or JSON (`-`: stdin): a scores table, or any table with
+    visual_tokens, n_params (a count) or n_params_b (billions), and error or score.
+
+    \b
+    Example:
+      vtc fit scores.parquet -o law.parquet
+      vtc fit points.csv --holdout 'n_params>=7b'
+    """
+    from vtc import console
+    from vtc.law.run import Request, fit_table
+    from vtc.law.sentences import describe
+    from vtc.tables import atomic, provenance, specs, write
+
+    chosen = write.resolve_format(out, fmt)
+    if out != "-":
+        atomic.refuse_existing(out, force)
+    request = Request(
+        table,
+        tasks,
+        convention,
+        method,
+        exponents,
+        holdout,
+        drop_suspect,
+        level,
+        text_tokens,
+        draws,
+        seed,
+    )
+    fitted = fit_table(request)
+    for row, n_dropped in fitted:
+        for line in describe(row, n_dropped):
+            console.say(line)
+    rows = [row for row, _ in fitted]
+    footer = None
+    if chosen == "parquet":
+        footer = provenance.footer(settings=request.settings(), inputs=[table], seed=seed)
+    options.emit(rows, specs.LAW, out, fmt, force, footer=footer, columns=COLUMNS)

@@ -1,0 +1,132 @@
+"""What a fitted law says, and what its data cannot say, in plain sentences."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from vtc.tables.quantity import format_count
+
+
+def describe(row: Mapping[str, Any], n_dropped: int = 0) -> list[str]:
+    """Sentences on a row of the law table, the finding first, then its doubts."""
+    head = f"{row['task']}: "
+    lines = [head + _law(row), *_finding(row), *_doubts(row)]
+    if n_dropped:
+        lines.append(f"{n_dropped} suspect rows were left out.")
+    if row.get("holdout"):
+        lines.append(_holdout(row))
+    return [line if line.startswith(head) else f"  {line}" for line in lines]
+
+
+def _law(row: Mapping[str, Any]) -> str:
+    size = "" if row["alpha"] is None else f" N^-{row['alpha']:.4f}"
+    sizes = f"{row['n_sizes']} LLM size{'s' * (row['n_sizes'] != 1)}"
+    return (
+        f"Y = {row['k']:.4f}{size} V^-{row['beta']:.4f} + {row['d']:.4f} "
+        f"(N in {row['unit']}, {row['n_convention']}), rmse {row['rmse']:.4f} over "
+        f"{row['n_points']} points of {sizes}, by {row['method']}."
+    ).replace("^--", "^+")
+
+
+def _finding(row: Mapping[str, Any]) -> list[str]:
+    if row["alpha"] is None:
+        return [
+            f"One LLM size only ({format_count(row['n_params_min'])}): beta alone is fitted, and "
+            "no LLM size can be recommended; add runs of another size."
+        ]
+    if row["ratio"] is None:
+        return [
+            f"alpha {row['alpha']:.4g} and beta {row['beta']:.4g} are not both positive: "
+            + (
+                "more visual tokens do not lower the error."
+                if row["beta"] <= 0
+                else "a larger LLM does not lower the error."
+            )
+        ]
+    q = f"at Q = {row['text_tokens']:g}"
+    ratio = f"alpha/beta = {row['ratio']:.3g}{_span(row, 'ratio')}"
+    if row["v_star"] is None:
+        low = row.get("v_star_low")
+        least = f" (the interval's other end: {low:.3g} {q})" if low is not None else ""
+        return [f"{ratio}: beta >= alpha, so as many visual tokens as possible{least}."]
+    end = row.get("v_star_high")
+    span = ""
+    if row.get("v_star_low") is not None:
+        upper = f"{end:.3g}" if end is not None else "no bound"
+        span = f" [{row['v_star_low']:.3g}, {upper}]"
+    return [f"{ratio}; best V {q}: {row['v_star']:.3g}{span} visual tokens."]
+
+
+def _span(row: Mapping[str, Any], name: str) -> str:
+    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+    if low is None or high is None:
+        return ""
+    return f" [{low:.3g}, {high:.3g}]"
+
+
+def _doubts(row: Mapping[str, Any]) -> list[str]:
+    flags, lines = row["flags"], []
+    if row.get("interval_method") and row["ratio"]:
+        lines.append(_interval_sentence(row))
+    if "d_at_bound" in flags or "weakly_identified_exponents" in flags:
+        lines.append(_not_identified(row))
+    for flag, sentence in _SENTENCES.items():
+        if flag in flags:
+            lines.append(sentence)
+    return lines
+
+
+def _interval_sentence(row: Mapping[str, Any]) -> str:
+    if row.get("ratio_low") is None:
+        text = "The data do not bound alpha/beta: an exponent is within two standard errors of 0"
+    else:
+        text = f"Brackets are {row['level']:.0%} intervals ({row['interval_method']})"
+    low, high = row.get("ratio_without_a_size_low"), row.get("ratio_without_a_size_high")
+    if low is not None and high is not None:
+        jack_low, jack_high = row["ratio_jackknife_low"], row["ratio_jackknife_high"]
+        text += (
+            f"; leaving out one LLM size moves alpha/beta between {low:.3g} and {high:.3g} "
+            f"(jackknife interval [{jack_low:.3g}, {jack_high:.3g}])"
+        )
+    if row.get("p_alpha_larger") is not None:
+        text += f"; alpha > beta in {row['p_alpha_larger']:.1%} of the draws"
+    return text + "."
+
+
+def _not_identified(row: Mapping[str, Any]) -> str:
+    at_bound = "D is at its bound 0" if "d_at_bound" in row["flags"] else "D is hardly determined"
+    if row["alpha"] is None or row.get("alpha_low") is None:
+        return f"{at_bound}: beta, k and D are not identified one by one."
+    admitted = row.get("d_admitted_high") or 0.0
+    return (
+        f"{at_bound} and the data admit D up to {admitted:.3g}: alpha{_span(row, 'alpha')} and "
+        f"beta{_span(row, 'beta')} are not identified one by one; their ratio is what counts."
+    )
+
+
+_SENTENCES = {
+    "two_sizes": (
+        "Two LLM sizes only: an LLM's own peculiarity cannot be told from the effect of size, so "
+        "the intervals are too narrow."
+    ),
+    "no_degrees_of_freedom": "Too few points for intervals: every point is used up by the fit.",
+    "alpha_may_be_zero": "alpha may be zero: its interval covers 0.",
+    "beta_may_be_zero": "beta may be zero: its interval covers 0.",
+    "suspect_rows": "Rows noted as suspect are among the points; --drop-suspect leaves them out.",
+    "several_families": "The points mix LLM families, whose laws may differ.",
+    "several_compressors": "The points mix compressors, whose laws may differ.",
+    "replicates": "Several runs of one N and V (such as seeds) count as replicates, a point each.",
+}
+
+
+def _holdout(row: Mapping[str, Any]) -> str:
+    shares = ""
+    if row["holdout_mape"] is not None:
+        shares = (
+            f" ({row['holdout_mape']:.2%} of the measured error on average, at most "
+            f"{row['holdout_max_ape']:.2%})"
+        )
+    noise = f", {row['holdout_rmse'] / row['rmse']:.2g} times the fit's" if row["rmse"] > 0 else ""
+    return (
+        f"Held out ({row['holdout']}, {row['holdout_points']} points): rmse "
+        f"{row['holdout_rmse']:.4f}{noise}, bias {row['holdout_bias']:+.4f}{shares}."
+    )
