@@ -144,7 +144,9 @@ def guess(rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], Tabl
     Cells of a column of no one type (and objects) become text, so that any format can hold them.
     """
     names = list(dict.fromkeys(str(name) for row in rows for name in row))
-    types = {name: _type([r[name] for r in rows if r.get(name) is not None]) for name in names}
+    types: dict[str, ColumnType] = {
+        name: _type([r[name] for r in rows if r.get(name) is not None]) for name in names
+    }
     columns = tuple(Column(name, kind, "", nullable=True) for name, kind in types.items())
     typed = [{name: _as(row.get(name), kind) for name, kind in types.items()} for row in rows]
     return typed, Table("rows", 1, "bare rows", columns)

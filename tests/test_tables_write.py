@@ -1,0 +1,104 @@
+"""Writing is whole or not at all, and nothing that is finished is lost."""
+
+import os
+import stat
+
+import pytest
+
+from vtc.errors import InputError
+from vtc.tables import atomic, inspect
+from vtc.tables.provenance import footer
+from vtc.tables.spec import Column, Table
+from vtc.tables.write import check_output, resolve_format, write_rows
+
+SPEC = Table("t", 1, "t", (Column("x", "int", "x"),))
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("old")
+
+    def interrupted(partial):
+        partial.write_text("half of the n")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        atomic.write_with(path, interrupted)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["t.csv"]
+
+
+def test_an_existing_output_is_refused_and_force_overwrites_it(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("old")
+    with pytest.raises(InputError, match=r"t\.csv exists; give another name, or --force"):
+        write_rows([{"x": 1}], SPEC, path)
+    assert path.read_text() == "old"
+    write_rows([{"x": 1}], SPEC, path, force=True)
+    assert path.read_text() == "x\n1\n"
+    assert os.listdir(tmp_path) == ["t.csv"]
+
+
+def test_a_link_is_followed_not_replaced(tmp_path):
+    target, link = tmp_path / "target.csv", tmp_path / "link.csv"
+    target.write_text("old")
+    link.symlink_to(target)
+    write_rows([{"x": 1}], SPEC, link, force=True)
+    assert link.is_symlink()
+    assert target.read_text() == "x\n1\n"
+
+
+def test_a_new_file_has_the_usual_permissions(tmp_path):
+    plain = tmp_path / "plain"
+    plain.touch()
+    write_rows([{"x": 1}], SPEC, tmp_path / "t.csv")
+    assert stat.S_IMODE((tmp_path / "t.csv").stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+@pytest.mark.parametrize(
+    ("out", "fmt", "message"),
+    [
+        ("t.txt", None, r"no format has the suffix '\.txt'"),
+        ("t.csv", "table", "format 'table' is for the screen"),
+        ("none/t.csv", None, "folder .*none of the output t.csv does not exist"),
+        (".", "csv", "is a folder"),
+        ("/dev/null", "csv", "neither a file nor a folder; use - for stdout"),
+    ],
+)
+def test_outputs_that_cannot_be_are_refused_before_any_work(tmp_path, out, fmt, message):
+    with pytest.raises(InputError, match=message):
+        check_output(tmp_path / out, fmt, force=True)
+
+
+def test_the_format_follows_the_suffix():
+    names = [None, "-", "a.parquet", "a.CSV", "a.json", "a.jsonl"]
+    found = [resolve_format(name, None) for name in names]
+    assert found == ["table", "table", "parquet", "csv", "json", "json"]
+
+
+def test_the_footer_hashes_its_inputs(tmp_path):
+    data = tmp_path / "in.csv"
+    data.write_text("abc")
+    found = footer(settings={"a": 1}, inputs=[data, "-"], seed=5)
+    sha = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert found["inputs"] == [{"path": str(data), "sha256": sha}]
+    assert (found["seed"], found["settings"]) == (5, {"a": 1})
+
+
+def test_bare_rows_get_types_that_hold_them():
+    rows = [
+        {"a": 1, "b": 1, "c": True, "d": ["x"], "e": [1, 2.5], "f": {"g": 1}, "h": 1},
+        {"a": 2, "b": 0.5, "c": None, "d": [], "e": [], "f": "text", "h": True},
+    ]
+    typed, spec = inspect.guess(rows)
+    kinds = {column.name: column.type for column in spec.columns}
+    assert kinds == {
+        "a": "int",
+        "b": "float",
+        "c": "bool",
+        "d": "list<string>",
+        "e": "list<float>",
+        "f": "string",
+        "h": "string",
+    }
+    assert typed[0]["f"] == '{"g": 1}'
