@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from vtc.data.templates import ConversationTemplate
+from vtc.data.templates import ConversationTemplate, special_tokens
 from vtc.model.backbones import Encoder, Llm, load_encoder, load_llm, module_dtype
 from vtc.model.config import VtcConfig
 from vtc.model.modeling import VtcForConditionalGeneration, build_compressor
@@ -107,7 +107,7 @@ def generation_config(tokenizer: Any) -> GenerationConfig:
     return GenerationConfig(
         do_sample=False,
         bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=end_token_ids(tokenizer),
+        eos_token_id=end_token_ids(tokenizer) or None,
         pad_token_id=tokenizer.pad_token_id,
     )
 
@@ -117,5 +117,7 @@ def end_token_ids(tokenizer: Any) -> list[int]:
     turns = [{"role": "user", "text": "?"}, {"role": "assistant", "text": "!"}]
     answer = ConversationTemplate(tokenizer).spans(turns)[-1].text
     last = tokenizer(answer, add_special_tokens=False).input_ids[-1]
-    ends = {last, tokenizer.eos_token_id} - {None}
+    ends = {tokenizer.eos_token_id} - {None}
+    if tokenizer.convert_ids_to_tokens(last) in special_tokens(tokenizer):
+        ends.add(last)
     return sorted(ends)

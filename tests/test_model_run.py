@@ -1,0 +1,206 @@
+"""Assembling, saving and loading: the same logits come back, and faults are named."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TinyWorld
+
+from vtc.errors import InputError
+from vtc.model.assemble import Assembled, assemble
+from vtc.model.backbones import load_encoder, load_llm
+from vtc.model.run import load_run, read_manifest, save_run
+from vtc.tables import specs
+from vtc.tables.read import read_rows
+
+PROMPT = "<image>\nWhat colour is the square ?"
+
+
+@pytest.fixture(scope="module")
+def built(tiny_world: TinyWorld) -> Assembled:
+    return assemble(tiny_world.encoder, tiny_world.qwen, "tokenpacker", 4, seed=3)
+
+
+def batch(built: Assembled) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    image = built.processor.image_token_id
+    ids = torch.tensor([[7, image, image, image, image, 9, 11]] * 2)
+    return {"input_ids": ids, "pixel_values": torch.randn(2, 3, 48, 48, generator=generator)}
+
+
+def save(built: Assembled, folder: Path, weights: str, **kwargs) -> dict:
+    return save_run(
+        folder, built.model, built.processor, encoder=built.encoder, llm=built.llm,
+        stage="projector", weights=weights, seed=3, **kwargs,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("weights", ["compressor", "full"])
+def test_run_round_trip(built: Assembled, tmp_path: Path, weights: str):
+    row = {
+        "step": 1, "epoch": 0.5, "loss": 2.0, "learning_rate": 1e-3, "samples_seen": 8,
+        "supervised_tokens": 30, "seconds": 0.1,
+    }  # fmt: skip
+    manifest = save(built, tmp_path / "run", weights, train_log=[row], footer={"seed": 3})
+    run = load_run(tmp_path / "run")
+    with torch.no_grad():
+        expected = built.model(**batch(built)).logits
+        found = run.model(**batch(built)).logits
+    assert torch.equal(found, expected)
+    assert run.manifest == manifest
+    assert (run.encoder, run.llm) == (built.encoder, built.llm)
+    assert run.processor.visual_tokens == 4
+    assert run.model.generation_config.eos_token_id == built.model.generation_config.eos_token_id
+    log = read_rows(tmp_path / "run" / "train_log.parquet", specs.TRAIN_LOG).rows
+    assert log[0]["supervised_tokens"] == 30
+    # The tied head is one tensor again.
+    assert run.model.lm_head.weight is run.model.get_input_embeddings().weight
+    assert not any(p.requires_grad for p in run.model.model.vision_tower.parameters())
+
+
+def test_compressor_run_is_small_and_shares_backbones(
+    built: Assembled, tiny_world: TinyWorld, tmp_path: Path
+):
+    save(built, tmp_path / "run", "compressor")
+    names = {file.name for file in (tmp_path / "run").iterdir()}
+    assert "compressor.safetensors" in names
+    assert "model.safetensors" not in names
+    encoder, llm = load_encoder(tiny_world.encoder), load_llm(tiny_world.qwen)
+    run = load_run(tmp_path / "run", encoder=encoder, llm=llm)
+    assert run.model.model.vision_tower is encoder.tower
+    assert run.model.model.language_model is llm.model.base_model
+
+
+def test_seed_alone_decides_the_compressor(tiny_world: TinyWorld):
+    encoder, llm = load_encoder(tiny_world.encoder), load_llm(tiny_world.qwen)
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    first = assemble(encoder, llm, "avgpool", 9, seed=1).model.compressor.state_dict()
+    assert torch.equal(torch.random.get_rng_state(), before)
+    again = assemble(encoder, llm, "avgpool", 9, seed=1).model.compressor.state_dict()
+    other = assemble(encoder, llm, "avgpool", 9, seed=2).model.compressor.state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["linear_1.weight"], other["linear_1.weight"])
+
+
+def test_image_token_gets_a_row_only_where_none_is_free(tiny_world: TinyWorld):
+    qwen, llama = load_llm(tiny_world.qwen), load_llm(tiny_world.llama)
+    assert qwen.model.get_input_embeddings().num_embeddings == len(qwen.tokenizer) + 7
+    assert llama.model.get_input_embeddings().num_embeddings == len(llama.tokenizer)
+    # Counted before vtc added its row.
+    assert (
+        llama.source.n_params_total
+        == sum(p.numel() for p in llama.model.parameters()) - 2 * llama.model.config.hidden_size
+    )
+    assert llama.tokenizer.pad_token == "</s>"
+
+
+def test_parameter_counts_and_nominal_size(tiny_world: TinyWorld, tmp_path: Path):
+    source = load_llm(tiny_world.qwen).source
+    config = json.loads((tiny_world.qwen / "config.json").read_text())
+    embedding = config["vocab_size"] * config["hidden_size"]
+    assert source.n_params_total - source.n_params_nonembedding == embedding
+    assert (source.family, source.n_params) == ("qwen2", source.n_params_total)
+    untied = load_llm(tiny_world.llama).source
+    assert untied.n_params_total - untied.n_params_nonembedding == 2 * embedding_size(tiny_world)
+    copy = shutil.copytree(tiny_world.qwen, tmp_path / "Qwen1.5-0.5B-Chat")
+    named = load_llm(copy).source
+    assert (named.family, named.n_params) == ("qwen1.5", 500_000_000)
+    copy = shutil.copytree(tiny_world.qwen, tmp_path / "mini-a")
+    (copy / "config.json").write_text(
+        json.dumps({**config, "n_params_nominal": 14000, "family": "mini"})
+    )
+    named = load_llm(copy).source
+    assert (named.family, named.n_params) == ("mini", 14000)
+
+
+def embedding_size(tiny_world: TinyWorld) -> int:
+    config = json.loads((tiny_world.llama / "config.json").read_text())
+    return config["vocab_size"] * config["hidden_size"]
+
+
+def test_moved_study_still_loads_and_changed_backbone_is_refused(
+    tiny_world: TinyWorld, tmp_path: Path
+):
+    old = tmp_path / "old"
+    shutil.copytree(tiny_world.encoder, old / "encoder")
+    shutil.copytree(tiny_world.qwen, old / "llm")
+    built = assemble(old / "encoder", old / "llm", "avgpool", 1)
+    save(built, old / "run", "compressor")
+    (tmp_path / "old").rename(tmp_path / "new")
+    new = tmp_path / "new"
+    assert load_run(new / "run").manifest["visual_tokens"] == 1
+    config = json.loads((new / "llm" / "config.json").read_text())
+    (new / "llm" / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-5}))
+    with pytest.raises(InputError, match="another model"):
+        load_run(new / "run")
+    shutil.rmtree(new / "llm")
+    with pytest.raises(InputError, match="is gone"):
+        load_run(new / "run")
+
+
+def test_existing_run_is_kept_without_force(built: Assembled, tmp_path: Path):
+    save(built, tmp_path / "run", "compressor", run_id="first")
+    with pytest.raises(InputError, match="exists"):
+        save(built, tmp_path / "run", "compressor", run_id="second")
+    assert read_manifest(tmp_path / "run")["run_id"] == "first"
+    save(built, tmp_path / "run", "compressor", run_id="second", force=True)
+    assert read_manifest(tmp_path / "run")["run_id"] == "second"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_failed_save_leaves_nothing(built: Assembled, tmp_path: Path):
+    with pytest.raises(ValueError, match="has no column"):
+        save(built, tmp_path / "run", "compressor", train_log=[{"nonsense": 1}])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unfinished_and_damaged_runs_are_named(built: Assembled, tmp_path: Path):
+    with pytest.raises(InputError, match="does not exist"):
+        load_run(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no finished run"):
+        load_run(tmp_path / "empty")
+    for weights, file in (("compressor", "compressor.safetensors"), ("full", "model.safetensors")):
+        save(built, tmp_path / weights, weights)
+        path = tmp_path / weights / file
+        path.write_bytes(path.read_bytes()[:1000])
+        with pytest.raises(InputError, match="damaged"):
+            load_run(tmp_path / weights)
+    (tmp_path / "full" / "manifest.json").write_text("{")
+    with pytest.raises(InputError, match="not valid JSON"):
+        load_run(tmp_path / "full")
+
+
+@pytest.mark.parametrize(
+    ("encoder", "llm", "fault"),
+    [
+        ("gone", "qwen", "neither a model folder"),
+        ("encoder", "gone", "neither a model folder"),
+        ("qwen", "qwen", "no vision encoder"),
+        ("encoder", "encoder", "no causal language model"),
+    ],
+)
+def test_unfit_backbones_are_named(
+    tiny_world: TinyWorld, tmp_path: Path, encoder: str, llm: str, fault: str
+):
+    places = {"gone": tmp_path / "gone"}
+    with pytest.raises(InputError, match=fault):
+        assemble(
+            places.get(encoder) or getattr(tiny_world, encoder),
+            places.get(llm) or getattr(tiny_world, llm),
+        )
+
+
+def test_llm_without_chat_template_and_truncated_weights(tiny_world: TinyWorld, tmp_path: Path):
+    copy = shutil.copytree(tiny_world.qwen, tmp_path / "llm")
+    weights = copy / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="llm"):
+        load_llm(copy)
+    (copy / "chat_template.jinja").unlink()
+    with pytest.raises(InputError, match="no chat template"):
+        load_llm(copy)
