@@ -49,13 +49,22 @@ ROWS = st.lists(
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "json", "jsonl"])
 @given(rows=ROWS)
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_round_trip(tmp_path, suffix, rows):
     path = tmp_path / f"table.{suffix}"
     write.write_rows(rows, EVERY_TYPE, path, force=True, footer={"seed": 3})
     found = read.read_rows(path, EVERY_TYPE)
     assert found.rows == rows
     assert (found.footer.get("seed") == 3) == (suffix == "parquet")
+
+
+def test_every_kind_of_line_end_stays_inside_its_csv_cell(tmp_path):
+    spec = Table("t", 1, "t", (Column("x", "string", "x"), Column("y", "string", "y")))
+    rows = [{"x": "a\rb", "y": "c\r\nd"}, {"x": "e\nf\r", "y": "\r\n"}]
+    write.write_rows(rows, spec, tmp_path / "t.csv")
+    assert read.read_rows(tmp_path / "t.csv", spec).rows == rows
 
 
 def test_nan_is_null_in_json_and_refused_in_a_number_column(tmp_path):

@@ -81,11 +81,7 @@ def encode(
     if fmt == "json":
         return "".join(_json_line(row) for row in complete).encode()
     if fmt == "csv":
-        text = io.StringIO()
-        writer = csv.DictWriter(text, spec.column_names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({name: _flat(cell) for name, cell in row.items()} for row in complete)
-        return text.getvalue().encode()
+        return _csv(complete, spec).encode()
     raise InputError(f"format '{fmt}' is for the screen; use csv, json or parquet")
 
 
@@ -109,6 +105,23 @@ def _parquet(rows: Sequence[dict[str, Any]], spec: Table, footer: dict[str, Any]
     buffer = io.BytesIO()
     pq.write_table(to_arrow(rows, spec, footer), buffer, compression="zstd")
     return buffer.getvalue()
+
+
+class _Lines(list):
+    """Lines of a CSV as they come from csv.writer, each ended by a line feed alone."""
+
+    def write(self, line: str) -> None:
+        # The writer's own line end is \r\n: Python before 3.13 quotes a cell with a carriage
+        # return only if the line end holds one.
+        self.append(line.removesuffix("\r\n") + "\n")
+
+
+def _csv(rows: Sequence[Mapping[str, Any]], spec: Table) -> str:
+    lines = _Lines()
+    writer = csv.DictWriter(lines, spec.column_names, lineterminator="\r\n")
+    writer.writeheader()
+    writer.writerows({name: _flat(cell) for name, cell in row.items()} for row in rows)
+    return "".join(lines)
 
 
 def _flat(cell: Any) -> Any:
