@@ -2,7 +2,8 @@
 
 from vtc.commands.check_data import check_data
 from vtc.commands.fit import fit
+from vtc.commands.recommend import recommend
 from vtc.commands.score import score
 from vtc.commands.show import show
 
-COMMANDS: tuple = (check_data, score, show, fit)
+COMMANDS: tuple = (check_data, score, show, fit, recommend)

@@ -118,6 +118,7 @@ def _point_row(points: Points, settings: Settings, fit: Fits, single: bool) -> d
         "task": points.task,
         "form": "power",
         "method": "fixed-exponents" if settings.exponents else settings.method,
+        "families": list(points.families),
         "n_convention": points.convention,
         "unit": "billions",
         "k": float(fit.k[0]),

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -117,8 +117,8 @@ def _task_points(
         task,
         tuple(points),
         convention,
-        _distinct(rows, "family"),
-        _distinct(rows, "compressor"),
+        _distinct(_family(row) for _, row in rows),
+        _distinct(row.get("compressor") for _, row in rows),
         0 if drop_suspect else len(suspect),
         len(suspect) if drop_suspect else 0,
     )
@@ -142,8 +142,16 @@ def _mean_over_benchmarks(runs: Mapping[tuple, Mapping[str, Point]], source: str
     return points
 
 
-def _distinct(rows: Sequence[tuple[int, Mapping[str, Any]]], column: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(str(row[column]) for _, row in rows if row.get(column) is not None))
+def _distinct(cells: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(str(cell) for cell in cells if cell is not None))
+
+
+def _family(row: Mapping[str, Any]) -> str | None:
+    """The row's family, else that of its backbone in the catalog."""
+    if row.get("family") is not None:
+        return row["family"]
+    llm = llms.find(str(row.get("backbone") or ""))
+    return llm.family if llm else None
 
 
 def _point(row: Mapping[str, Any], where: str, convention: str) -> Point:

@@ -95,7 +95,7 @@ def _interval_sentence(row: Mapping[str, Any]) -> str:
 def _not_identified(row: Mapping[str, Any]) -> str:
     at_bound = "D is at its bound 0" if "d_at_bound" in row["flags"] else "D is hardly determined"
     if row["alpha"] is None or row.get("alpha_low") is None:
-        return f"{at_bound}: beta, k and D are not identified one by one."
+        return f"{at_bound}: beta{_span(row, 'beta')}, k and D are not identified one by one."
     admitted = row.get("d_admitted_high") or 0.0
     return (
         f"{at_bound} and the data admit D up to {admitted:.3g}: alpha{_span(row, 'alpha')} and "

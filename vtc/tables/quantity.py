@@ -30,3 +30,9 @@ def format_count(count: float) -> str:
         if abs(count) >= scale:
             return f"{count / scale:.3g}{letter}"
     return f"{count:.3g}"
+
+
+def format_flops(flops: float) -> str:
+    """Floating-point operations in short form: 3 TFLOP, 51 GFLOP."""
+    short = format_count(flops).replace("B", "G")
+    return f"{short[:-1]} {short[-1]}FLOP" if short[-1].isalpha() else f"{short} FLOP"

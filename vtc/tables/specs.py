@@ -124,6 +124,7 @@ LAW = Table(
         Column("task", "string", "task family the errors are of"),
         Column("form", "string", "form of the law: power"),
         Column("method", "string", "how it was fitted: varpro, paper-grid or fixed-exponents"),
+        Column("families", "list<string>", "LLM families of the points; may be empty"),
         Column("n_convention", "string", "what N counts: nominal, total or non-embedding"),
         Column("unit", "string", "unit of N in k: 'billions' of parameters"),
         Column("k", "float", "factor, N in the unit above; with one LLM size, N is inside k"),
@@ -154,7 +155,7 @@ LAW = Table(
         Column(
             "v_star",
             "float",
-            "best V at a fixed 2 N (Q + V): Q / (ratio - 1); empty: no ratio, or as many as possible",
+            "best V at a fixed 2 N (Q + V), Q / (ratio - 1); empty: no ratio, or no bound",
             "tokens",
             nullable=True,
         ),
@@ -228,6 +229,10 @@ RECOMMENDATION = Table(
         Column("extrapolates", "bool", "N or V outside the range the law was fitted on"),
         Column("task", "string", "task family of the law"),
         Column("law", "string", "the law asked: published, paper, or a file"),
+        Column("v_star", "float", "best V of a continuous choice, within the V asked", "tokens"),
+        Column("v_star_low", "float", "lower end of its interval", "tokens", nullable=True),
+        Column("v_star_high", "float", "upper end of its interval", "tokens", nullable=True),
+        Column("n_star", "float", "N that spends the budget at v_star"),
     ),
 )
 
