@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForImageTextToText
+from transformers.initialization import guard_torch_init_functions
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llava.modeling_llava import (
     LlavaCausalLMOutputWithPast,
@@ -44,11 +45,15 @@ class VtcPreTrainedModel(LlavaPreTrainedModel):
 
     config: VtcConfig  # type: ignore[assignment]
 
-    def _init_weights(self, module: nn.Module) -> None:
-        """transformers' rule for the backbones, the compressor's own for the compressor."""
-        super()._init_weights(module)
-        if isinstance(module, Compressor):
-            module.reset_parameters()
+    @torch.no_grad()
+    def initialize_weights(self) -> None:
+        """transformers' rule for the backbones, the compressor's own for the compressor.
+
+        Weights that a checkpoint has already filled stay as they are.
+        """
+        super().initialize_weights()
+        with guard_torch_init_functions():
+            self.compressor.reset_parameters()  # type: ignore[operator, union-attr]
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
@@ -182,7 +187,7 @@ class VtcForConditionalGeneration(VtcPreTrainedModel, LlavaForConditionalGenerat
             labels=labels,  # type: ignore[arg-type]
             logits_to_keep=logits_to_keep,
             mm_encoder_outputs=mm_encoder_outputs,
-            vision_levels=vision_levels,
+            vision_levels=vision_levels,  # type: ignore[call-arg]
             **kwargs,
         )
 
