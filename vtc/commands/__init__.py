@@ -1,9 +1,11 @@
 """One thin file a subcommand: flags in, one library call, rows out."""
 
 from vtc.commands.check_data import check_data
+from vtc.commands.evaluate import evaluate
 from vtc.commands.fit import fit
+from vtc.commands.plot import plot
 from vtc.commands.recommend import recommend
 from vtc.commands.score import score
 from vtc.commands.show import show
 
-COMMANDS: tuple = (check_data, score, show, fit, recommend)
+COMMANDS: tuple = (check_data, evaluate, score, show, fit, plot, recommend)

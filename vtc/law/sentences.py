@@ -44,6 +44,8 @@ def _finding(row: Mapping[str, Any]) -> list[str]:
         ]
     q = f"at Q = {row['text_tokens']:g}"
     ratio = f"alpha/beta = {row['ratio']:.3g}{_span(row, 'ratio')}"
+    if row.get("alpha_low") is not None:
+        ratio += f", alpha{_span(row, 'alpha')}, beta{_span(row, 'beta')}"
     if row["v_star"] is None:
         low = row.get("v_star_low")
         least = f" (the interval's other end: {low:.3g} {q})" if low is not None else ""
@@ -98,8 +100,8 @@ def _not_identified(row: Mapping[str, Any]) -> str:
         return f"{at_bound}: beta{_span(row, 'beta')}, k and D are not identified one by one."
     admitted = row.get("d_admitted_high") or 0.0
     return (
-        f"{at_bound} and the data admit D up to {admitted:.3g}: alpha{_span(row, 'alpha')} and "
-        f"beta{_span(row, 'beta')} are not identified one by one; their ratio is what counts."
+        f"{at_bound} and the data admit D up to {admitted:.3g}: alpha and beta are not identified "
+        "one by one, only their ratio is; and the ratio is what the best V depends on."
     )
 
 

@@ -1,0 +1,54 @@
+"""vtc plot: tables in, figures out; one subcommand a figure."""
+
+import click
+
+from vtc.commands import options
+
+
+@click.group()
+def plot():
+    """Draw a figure as PNG, SVG or PDF.
+
+    \b
+    Example:
+      vtc plot law scores.parquet --law law.parquet -o law.png
+    """
+
+
+@plot.command()
+@click.argument("table", metavar="TABLE", type=click.Path(allow_dash=True))
+@click.option("--law", "law_file", help="Law file of `vtc fit`. [default: fit the table here]")
+@click.option("--task", "tasks", multiple=True, help="Draw this task only (repeatable).")
+@click.option(
+    "--q",
+    "text_tokens",
+    type=options.Quantity(zero=True),
+    default="50",
+    show_default=True,
+    help="Text tokens Q in the FLOPs.",
+)
+@click.option("--drop-suspect", is_flag=True, help="Leave out rows whose note begins 'suspect'.")
+@click.option("-o", "--out", required=True, help="Figure file: .png, .svg or .pdf.")
+@click.option("--force", is_flag=True, help="Overwrite a figure that exists.")
+@options.config
+def law(table, law_file, tasks, text_tokens, drop_suspect, out, force):
+    """Error against FLOPs and against V, a curve a size of LLM, and the best line.
+
+    TABLE is what `vtc fit` takes; a column of panels a task. Points that the law was fitted
+    without (--holdout) are hollow.
+
+    \b
+    Example:
+      vtc plot law scores.parquet --law law.parquet -o law.png
+    """
+    from vtc import console
+    from vtc.figures import style
+    from vtc.figures.law import draw
+    from vtc.figures.load import law_panels
+    from vtc.tables.atomic import refuse_existing
+
+    style.file_format(out)
+    refuse_existing(out, force)
+    panels = law_panels(table, law_file, tasks, drop_suspect)
+    style.save(draw(panels, text_tokens), out, force)
+    console.say(f"wrote {out} ({len(panels)} task{'s' * (len(panels) != 1)})")
