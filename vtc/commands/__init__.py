@@ -2,10 +2,12 @@
 
 from vtc.commands.check_data import check_data
 from vtc.commands.evaluate import evaluate
+from vtc.commands.finetune import finetune
 from vtc.commands.fit import fit
 from vtc.commands.plot import plot
 from vtc.commands.recommend import recommend
 from vtc.commands.score import score
 from vtc.commands.show import show
+from vtc.commands.train_projector import train_projector
 
-COMMANDS: tuple = (check_data, evaluate, score, show, fit, plot, recommend)
+COMMANDS: tuple = (check_data, train_projector, finetune, evaluate, score, show, fit, plot, recommend)

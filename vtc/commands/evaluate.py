@@ -1,0 +1,78 @@
+"""`vtc eval`: runs and benchmarks in, predictions and scores out."""
+
+import click
+
+from vtc.commands import options
+
+
+@click.command("eval")
+@click.argument("runs", nargs=-1, required=True, type=click.Path())
+@click.option(
+    "--benchmark",
+    "benchmarks",
+    multiple=True,
+    required=True,
+    type=click.Path(),
+    help="A benchmark's TOML file; may be given several times.",
+)
+@click.option("--scores", help="Where the scores go too (a table: one row a run and benchmark).")
+@click.option("--images", help="Image root, in place of the benchmarks' own.")
+@click.option("--limit", type=click.IntRange(1), help="Only the first items of each benchmark.")
+@click.option(
+    "--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Prompts a batch."
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["fp32", "bf16", "fp16"]),
+    help="Floating type. [default: bf16 on a GPU, else fp32]",
+)
+@click.option("--device", help="Device, such as cpu or cuda. [default: cuda where there is one]")
+@options.config
+@options.output
+def evaluate(
+    runs, benchmarks, scores, images, limit, batch_size, dtype, device, out, fmt, force
+) -> None:
+    """Let finished RUNS answer benchmarks; write one row an answer, and the scores.
+
+    Several runs and benchmarks in one call load everything once, and runs with the same encoder
+    share its pass over the images. An item whose image does not open counts as wrong and is
+    marked in the column `fault`. Without -o the scores are shown on stdout.
+
+    \b
+    Example:
+      vtc eval runs/* --benchmark world/benchmarks/ocr.toml -o predictions.parquet \\
+          --scores scores.parquet
+    """
+    from pathlib import Path
+
+    from vtc import console
+    from vtc.evaluate.aggregate import aggregate
+    from vtc.evaluate.benchmark import distinct, read_benchmark
+    from vtc.evaluate.items import read_items
+    from vtc.tables import specs
+    from vtc.tables.provenance import footer
+    from vtc.tables.write import check_output
+
+    for path in filter(None, (scores, out)):
+        check_output(path, fmt if path == out else None, force)
+    chosen = [read_benchmark(path, images) for path in benchmarks]
+    distinct(chosen)
+    items = [read_items(benchmark, limit) for benchmark in chosen]
+
+    from vtc.evaluate.runner import Exam, evaluate, settings
+
+    how = settings(batch_size, dtype, device)
+    exams = [Exam.of(*pair) for pair in zip(chosen, items, strict=True)]
+    rows = evaluate([Path(run) for run in runs], exams, how, console.progress)
+    faults = sum(row["fault"] is not None for row in rows)
+    if faults:
+        console.say(f"{faults} of {len(rows)} answers are missing (see `fault`): scored wrong")
+    about = footer(settings=how.described(), inputs=[*benchmarks, *(b.rows for b in chosen)])
+    if out != "-" or fmt not in (None, "table"):
+        options.emit(rows, specs.PREDICTIONS, out, fmt, force, footer=about)
+    result = aggregate(rows)
+    if scores:
+        options.emit(result, specs.SCORES, scores, None, force, footer=about)
+    if out == "-" and fmt in (None, "table"):
+        columns = "run_id n_params visual_tokens benchmark score stderr chance n_items"
+        options.emit(result, specs.SCORES, "-", "table", force, columns=columns.split())

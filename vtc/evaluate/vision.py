@@ -1,0 +1,141 @@
+"""The frozen encoder's pass over a benchmark's images, shared between runs that have it."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vtc.data.images import ImageFault, open_image
+from vtc.errors import InputError
+from vtc.model.config import VtcConfig
+from vtc.model.modeling import VtcForConditionalGeneration, build_compressor
+from vtc.model.run import Run, read_manifest
+from vtc.model.tower import patch_states
+
+MEMORY_LIMIT = 1 << 30
+"""Features held in memory at a time, in bytes; more images than that are done block by block."""
+
+Image = tuple[Path, str]
+"""An image: its root, and its path relative to it."""
+
+
+@dataclass(frozen=True)
+class Visible:
+    """Features of images [n_images, n_levels, N, D], and why the others could not be opened."""
+
+    levels: tuple[int, ...]
+    rows: dict[Image, int]
+    features: Tensor
+    faults: dict[Image | None, str]
+
+    def of(self, wanted: Sequence[int]) -> dict[Image, Tensor]:
+        """The levels `wanted` of each image, [n_wanted, N, D]: views where all are wanted."""
+        picked = [self.levels.index(level) for level in wanted]
+        whole = picked == list(range(len(self.levels)))
+        part = self.features if whole else self.features[:, picked]
+        return {image: part[row] for image, row in self.rows.items()}
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What a run needs of an encoder: which one, and which of its levels."""
+
+    encoder: str
+    levels: tuple[int, ...]
+
+
+def sight_of(folder: Path) -> Sight:
+    """A run's encoder and levels, read from its configs without loading weights.
+
+    Raises InputError if the folder is no finished run.
+    """
+    manifest = read_manifest(folder)
+    config = VtcConfig.from_pretrained(folder)
+    with torch.device("meta"):
+        levels = tuple(build_compressor(config).request.levels)
+    # An encoder that was trained along is the run's own.
+    own = "" if config.freeze_vision else str(folder.resolve())
+    return Sight(manifest["encoder"]["fingerprint"] + own, levels)
+
+
+def union(sights: Iterable[Sight]) -> tuple[int, ...]:
+    """All levels that any of several runs needs, ascending."""
+    return tuple(sorted({level for sight in sights for level in sight.levels}))
+
+
+class Look:
+    """The encoder's pass over images, in blocks; the last block is kept for the next run."""
+
+    def __init__(self, levels: tuple[int, ...], batch_size: int, track: Callable[[str, int], Any]):
+        self.levels = levels
+        self.batch_size = batch_size
+        self.track = track
+        self._block: Sequence[Image | None] | None = None
+        self._seen: Visible | None = None
+
+    def blocks(
+        self, run: Run, images: Sequence[Sequence[Image | None]]
+    ) -> list[list[Image | None]]:
+        """All distinct images (None: text alone), in blocks whose features fit in memory."""
+        distinct = list(dict.fromkeys(image for some in images for image in some))
+        size = max(1, MEMORY_LIMIT // _image_bytes(run.model, len(self.levels)))
+        return [distinct[start : start + size] for start in range(0, len(distinct), size)]
+
+    def at(self, run: Run, block: Sequence[Image | None]) -> Visible:
+        """The features of a block: those at hand if it was the last one, else from the encoder.
+
+        Raises InputError if the block has images and not one opens: the root must be wrong.
+        """
+        if self._seen is None or self._block != block:
+            images = [image for image in block if image is not None]
+            with self.track("encoding images", len(images)) as advance:
+                self._seen = _encode(run, images, self.levels, self.batch_size, advance)
+            self._block = block
+            if images and not self._seen.rows:
+                raise InputError(
+                    f"not one of {len(images)} images opens; the first is {images[0][1]} under "
+                    f"{images[0][0]}: mend 'images' of the benchmark, or give --images"
+                )
+        return self._seen
+
+
+def _image_bytes(model: VtcForConditionalGeneration, n_levels: int) -> int:
+    grid: Any = model.model.grid
+    vision: Any = model.config.vision_config
+    weight = next(model.model.vision_tower.parameters())
+    return n_levels * grid[0] * grid[1] * vision.hidden_size * weight.element_size()
+
+
+@torch.inference_mode()
+def _encode(
+    run: Run,
+    images: Sequence[Image],
+    levels: tuple[int, ...],
+    batch_size: int,
+    advance: Callable[[int], object],
+) -> Visible:
+    """Encode images with a run's encoder, at `levels`; those that do not open become faults."""
+    model: Any = run.model.model
+    weight = next(model.vision_tower.parameters())
+    rows: dict[Image, int] = {}
+    faults: dict[Image | None, str] = {}
+    parts = []
+    for start in range(0, len(images), batch_size):
+        opened = {}
+        for image in images[start : start + batch_size]:
+            try:
+                opened[image] = open_image(*image)
+            except ImageFault as fault:
+                faults[image] = f"image {image[1]}: {fault.reason}"
+            advance(1)
+        if opened:
+            pixels = run.processor.image_processor(list(opened.values()), return_tensors="pt")
+            values = pixels["pixel_values"].to(weight.device, weight.dtype)
+            states = patch_states(model.vision_tower, values, levels, model.grid)
+            parts.append(torch.stack([states[level] for level in levels], dim=1))
+            rows.update({image: number for number, image in enumerate(opened, start=len(rows))})
+    features = torch.cat(parts) if parts else torch.empty(0, len(levels), 0, 0)
+    return Visible(levels, rows, features, faults)
