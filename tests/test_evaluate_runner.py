@@ -103,6 +103,25 @@ def test_blocks_of_images_give_the_same_rows(tiny_world, runs, tmp_path, monkeyp
     assert counts["encoding images"] == 2 * len(tiny_world.image_names)
 
 
+def test_a_feature_cache_spares_the_encoder(tiny_world, runs, tmp_path):
+    from vtc.model.backbones import load_encoder
+    from vtc.model.encode import layout_of, requested_levels, write_encoded
+
+    names = tiny_world.image_names
+    exam = make_exam(tmp_path / "a", tiny_world.images, rows_of(names))
+    live, _ = evaluate(runs, [exam])
+    encoder = load_encoder(tiny_world.encoder)
+    layout = layout_of(encoder, requested_levels(encoder.tower.config, ()), "fp32")
+    write_encoded(tmp_path / "f", encoder, tiny_world.images, list(names[1:]), layout)
+    cached, counts = evaluate(runs, [exam], features=tmp_path / "f")
+    assert cached == live
+    assert counts["encoding images"] == 1
+    other = load_encoder(tiny_world.clip_pair)
+    write_encoded(tmp_path / "g", other, tiny_world.images, list(names), layout)
+    with pytest.raises(InputError, match="were made by another encoder"):
+        evaluate(runs, [exam], features=tmp_path / "g")
+
+
 def test_an_image_that_does_not_open_is_counted_and_wrong(tiny_world, runs, tmp_path):
     root = tmp_path / "images"
     root.mkdir()

@@ -17,6 +17,7 @@ from vtc.commands import options
 )
 @click.option("--scores", help="Where the scores go too (a table: one row a run and benchmark).")
 @click.option("--images", help="Image root, in place of the benchmarks' own.")
+@click.option("--features", help="Feature cache made by vtc encode; other images are encoded.")
 @click.option("--limit", type=click.IntRange(1), help="Only the first items of each benchmark.")
 @click.option(
     "--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Prompts a batch."
@@ -30,7 +31,7 @@ from vtc.commands import options
 @options.config
 @options.output
 def evaluate(
-    runs, benchmarks, scores, images, limit, batch_size, dtype, device, out, fmt, force
+    runs, benchmarks, scores, images, features, limit, batch_size, dtype, device, out, fmt, force
 ) -> None:
     """Let finished RUNS answer benchmarks; write one row an answer, and the scores.
 
@@ -61,7 +62,7 @@ def evaluate(
 
     from vtc.evaluate.runner import Exam, evaluate, settings
 
-    how = settings(batch_size, dtype, device)
+    how = settings(batch_size, dtype, device, features)
     exams = [Exam.of(*pair) for pair in zip(chosen, items, strict=True)]
     rows = evaluate([Path(run) for run in runs], exams, how, console.progress)
     faults = sum(row["fault"] is not None for row in rows)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vtc.data.features import FeatureStore
 from vtc.errors import InputError
 from vtc.evaluate import vision
 from vtc.evaluate.aggregate import score_item
@@ -51,6 +52,7 @@ class Settings:
     batch_size: int = 16
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
+    features: Path | None = None
 
     def described(self) -> dict[str, Any]:
         """The settings in plain words, for a footer."""
@@ -58,10 +60,13 @@ class Settings:
             "batch_size": self.batch_size,
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": self.device,
+            "features": str(self.features) if self.features else None,
         }
 
 
-def settings(batch_size: int, dtype: str | None, device: str | None) -> Settings:
+def settings(
+    batch_size: int, dtype: str | None, device: str | None, features: str | Path | None = None
+) -> Settings:
     """Settings from names: dtype fp32, bf16 or fp16, device as torch writes it.
 
     Without a device, a GPU if there is one; without a dtype, bf16 there and fp32 on the CPU.
@@ -74,7 +79,8 @@ def settings(batch_size: int, dtype: str | None, device: str | None) -> Settings
         first = str(error).splitlines()[0]
         raise InputError(f"--device {device}: {first}") from None
     names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    return Settings(batch_size, names[dtype or ("fp32" if device == "cpu" else "bf16")], device)
+    kind = names[dtype or ("fp32" if device == "cpu" else "bf16")]
+    return Settings(batch_size, kind, device, Path(features) if features else None)
 
 
 def evaluate(
@@ -83,8 +89,8 @@ def evaluate(
     """Rows of the predictions table, by run, exam and item, in the order given.
 
     Runs are loaded one at a time. Those with the same encoder share its pass over the images, as
-    long as the features fit in memory. An item whose image does not open has a `fault` and
-    scores 0.
+    long as the features fit in memory; images in a feature cache are not encoded. An item whose
+    image does not open has a `fault` and scores 0.
 
     Raises InputError for a folder that is no finished run, two runs of one run_id, and for images
     of which not one opens.
@@ -94,9 +100,10 @@ def evaluate(
     by_encoder: dict[str, list[Path]] = {}
     for folder, sight in sights.items():
         by_encoder.setdefault(sight.encoder, []).append(folder)
+    store = FeatureStore.open(how.features) if how.features else None
     rows: dict[Path, list[dict[str, Any]]] = {}
     for group in by_encoder.values():
-        look = Look(vision.union([sights[f] for f in group]), how.batch_size, track)
+        look = Look(vision.union([sights[f] for f in group]), how.batch_size, track, store)
         for folder in group:
             run = load_run(folder, dtype=how.dtype, device=how.device)
             rows[folder] = _sit(run, sights[folder], look, exams, how, track)

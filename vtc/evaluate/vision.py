@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vtc.data.features import FeatureStore, preprocessing_hash
 from vtc.data.images import ImageFault, open_image
 from vtc.errors import InputError
 from vtc.model.config import VtcConfig
@@ -69,10 +70,17 @@ def union(sights: Iterable[Sight]) -> tuple[int, ...]:
 class Look:
     """The encoder's pass over images, in blocks; the last block is kept for the next run."""
 
-    def __init__(self, levels: tuple[int, ...], batch_size: int, track: Callable[[str, int], Any]):
+    def __init__(
+        self,
+        levels: tuple[int, ...],
+        batch_size: int,
+        track: Callable[[str, int], Any],
+        store: FeatureStore | None = None,
+    ):
         self.levels = levels
         self.batch_size = batch_size
         self.track = track
+        self.store = store
         self._block: Sequence[Image | None] | None = None
         self._seen: Visible | None = None
 
@@ -91,8 +99,11 @@ class Look:
         """
         if self._seen is None or self._block != block:
             images = [image for image in block if image is not None]
-            with self.track("encoding images", len(images)) as advance:
-                self._seen = _encode(run, images, self.levels, self.batch_size, advance)
+            kept = self._in_store(run, images)
+            fresh = [image for image in images if image not in set(kept)]
+            with self.track("encoding images", len(fresh)) as advance:
+                seen = _encode(run, fresh, self.levels, self.batch_size, advance)
+            self._seen = self._with_stored(seen, kept, run) if kept else seen
             self._block = block
             if images and not self._seen.rows:
                 raise InputError(
@@ -100,6 +111,25 @@ class Look:
                     f"{images[0][0]}: mend 'images' of the benchmark, or give --images"
                 )
         return self._seen
+
+    def _in_store(self, run: Run, images: Sequence[Image]) -> list[Image]:
+        """Those images whose features the cache holds; raises InputError if it is not the run's."""
+        if self.store is None:
+            return []
+        preprocessing = preprocessing_hash(run.processor.image_processor)
+        self.store.check(run.manifest["encoder"]["fingerprint"], preprocessing)
+        root = Path(self.store.manifest["image_root"]).resolve()
+        return [image for image in images if image[0].resolve() == root and image[1] in self.store]
+
+    def _with_stored(self, seen: Visible, kept: Sequence[Image], run: Run) -> Visible:
+        """What the encoder gave, and behind it the features of the images in the cache."""
+        assert self.store is not None
+        weight = next(run.model.model.vision_tower.parameters())
+        stored = self.store.reader(self.levels)([path for _, path in kept])
+        parts = [seen.features] if seen.rows else []
+        features = torch.cat([*parts, stored.to(weight.device, weight.dtype)])
+        rows = {image: number for number, image in enumerate(kept, start=len(seen.rows))}
+        return Visible(self.levels, {**seen.rows, **rows}, features, seen.faults)
 
 
 def _image_bytes(model: VtcForConditionalGeneration, n_levels: int) -> int:
