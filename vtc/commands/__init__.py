@@ -1,6 +1,7 @@
 """One thin file a subcommand: flags in, one library call, rows out."""
 
 from vtc.commands.check_data import check_data
+from vtc.commands.encode import encode
 from vtc.commands.evaluate import evaluate
 from vtc.commands.finetune import finetune
 from vtc.commands.fit import fit
@@ -10,4 +11,15 @@ from vtc.commands.score import score
 from vtc.commands.show import show
 from vtc.commands.train_projector import train_projector
 
-COMMANDS: tuple = (check_data, train_projector, finetune, evaluate, score, show, fit, plot, recommend)
+COMMANDS: tuple = (
+    check_data,
+    encode,
+    train_projector,
+    finetune,
+    evaluate,
+    score,
+    show,
+    fit,
+    plot,
+    recommend,
+)

@@ -7,8 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vtc.data.dataset import TokenisedSamples
+from vtc.data.dataset import TokenisedRow, TokenisedSamples
 from vtc.data.labels import IGNORE, Encoded
+from vtc.data.packing import Questions
+from vtc.errors import InputError
 
 ImageSource = Callable[[Sequence[str]], dict[str, Tensor]]
 """Image paths -> what the model reads of them: `pixel_values` or cached `vision_levels`."""
@@ -24,45 +26,70 @@ class Collator:
     of independent questions bring a block mask, `attention_mask` [B, 1, T, T] (0 or the dtype's
     lowest value, added to the attention scores).
 
-    `max_questions` draws that many of a row's questions anew each time, from `seed`.
+    Each image becomes `n_visual` tokens. `max_questions` draws that many of a row's questions anew
+    each time, from `seed`. Dialogues longer than `max_length` tokens lose their end, as in LLaVA;
+    of independent questions each one alone must fit.
     """
 
     def __init__(
         self,
         dataset: TokenisedSamples,
+        n_visual: int,
         pad_token_id: int,
         images: ImageSource | None = None,
         *,
         max_questions: int | None = None,
+        max_length: int | None = None,
         seed: int = 0,
         mask_dtype: torch.dtype = torch.float32,
     ):
         self.dataset = dataset
+        self.n_visual = n_visual
         self.pad_token_id = pad_token_id
         self.images = images
         self.max_questions = max_questions
+        self.max_length = max_length
         self.mask_dtype = mask_dtype
         self._random = np.random.default_rng(seed)
 
     def __call__(self, indices: Sequence[int]) -> dict[str, Any]:
-        """The batch of the given rows of the dataset."""
+        """The batch of the given rows of the dataset.
+
+        Raises InputError naming a row whose images and answers do not fit into `max_length`.
+        """
         rows = [self.dataset.rows[index] for index in indices]
-        encoded = [self._draw(index) for index in indices]
+        encoded = [self._encode(row) for row in rows]
         batch = collate(encoded, self.pad_token_id, self.mask_dtype)
         paths = [path for row in rows for path in row.images]
         if paths and self.images is not None:
             batch.update(self.images(paths))
         return batch
 
-    def _draw(self, index: int) -> Encoded:
-        row = self.dataset.rows[index]
-        if row.packed is None or self.max_questions is None:
-            return row.encoded
-        n_questions = len(row.packed.branches)
+    def _encode(self, row: TokenisedRow) -> Encoded:
+        encoded = row.tokens.encode(self.n_visual, self._choose(row))
+        if self.max_length is None or encoded.position_ids.max() < self.max_length:
+            return encoded
+        if isinstance(row.tokens, Questions):
+            raise self._too_long(row)
+        cut = Encoded(*(part[: self.max_length] for part in encoded))
+        lost = encoded.input_ids[self.max_length :]
+        if (lost == row.tokens.image_token_id).any() or (cut.labels == IGNORE).all():
+            raise self._too_long(row)
+        return cut
+
+    def _too_long(self, row: TokenisedRow) -> InputError:
+        return InputError(
+            f"sample {row.sample_id}: its images and answer pass --max-length {self.max_length}; "
+            "raise it, or choose a smaller V"
+        )
+
+    def _choose(self, row: TokenisedRow) -> list[int] | None:
+        if self.max_questions is None or not isinstance(row.tokens, Questions):
+            return None
+        n_questions = len(row.tokens.branches)
         if n_questions <= self.max_questions:
-            return row.encoded
-        chosen = self._random.choice(n_questions, self.max_questions, replace=False)
-        return row.packed.pack(chosen.tolist())
+            return None
+        return self._random.choice(n_questions, self.max_questions, replace=False).tolist()
 
 
 def collate(

@@ -1,13 +1,12 @@
 """Token ids and label masks of a conversation: exactly the assistant's tokens are supervised."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from vtc.data.conversations import IMAGE
-from vtc.data.templates import ConversationTemplate, Span, TemplateName, Turn
+from vtc.data.templates import ConversationTemplate, TemplateName, Turn
 from vtc.errors import InputError
 
 IGNORE = -100
@@ -26,14 +25,6 @@ class Encoded(NamedTuple):
     labels: np.ndarray
     turn_ids: np.ndarray
     position_ids: np.ndarray
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """A tokenised span: ids int64 [T], and whether they are supervised."""
-
-    ids: np.ndarray
-    supervised: bool
 
 
 class TurnEncoder:
@@ -56,27 +47,19 @@ class TurnEncoder:
         ):
             self._known[text] = np.asarray(ids, dtype=np.int64)
 
-    def tokens(self, turns: Sequence[Turn]) -> list[Tokens]:
-        """The conversation's spans as tokens; an image is still one token."""
-        return [self._tokens(span) for span in self.template.spans(turns)]
+    def tokens(self, turns: Sequence[Turn]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and labels of a conversation, int64 [T] each; an image is still one token."""
+        spans = [(self._ids(span.text), span.supervised) for span in self.template.spans(turns)]
+        ids = np.concatenate([ids for ids, _ in spans])
+        labels = [ids if learnt else np.full_like(ids, IGNORE) for ids, learnt in spans]
+        return ids, np.concatenate(labels)
 
-    def encode(self, turns: Sequence[Turn], n_visual: int) -> Encoded:
-        """The whole conversation as one block, each image as `n_visual` tokens."""
-        tokens = self.tokens(turns)
-        ids = np.concatenate([piece.ids for piece in tokens])
-        labels = np.concatenate([labels_of(piece) for piece in tokens])
-        ids, labels = expand_images(ids, labels, self.image_token_id, n_visual)
-        zeros = np.zeros(len(ids), dtype=np.int64)
-        return Encoded(ids, labels, zeros, np.arange(len(ids), dtype=np.int64))
-
-    def _tokens(self, span: Span) -> Tokens:
-        ids = self._known.get(span.text)
+    def _ids(self, text: str) -> np.ndarray:
+        ids = self._known.get(text)
         if ids is None:
-            ids = np.asarray(
-                self.tokenizer(span.text, add_special_tokens=False).input_ids, dtype=np.int64
-            )
-            self._known[span.text] = ids
-        return Tokens(ids, span.supervised)
+            found = self.tokenizer(text, add_special_tokens=False).input_ids
+            ids = self._known[text] = np.asarray(found, dtype=np.int64)
+        return ids
 
 
 def encode_turns(
@@ -86,7 +69,8 @@ def encode_turns(
 
     Raises InputError for a tokenizer without a chat template or without the token `<image>`.
     """
-    return TurnEncoder(tokenizer, template).encode(turns, n_visual)
+    encoder = TurnEncoder(tokenizer, template)
+    return one_block(*encoder.tokens(turns), encoder.image_token_id, n_visual)
 
 
 def encode_prompt(turns: Sequence[Turn], tokenizer: Any, n_visual: int) -> list[int]:
@@ -97,17 +81,18 @@ def encode_prompt(turns: Sequence[Turn], tokenizer: Any, n_visual: int) -> list[
     return expanded.tolist()
 
 
-def labels_of(tokens: Tokens) -> np.ndarray:
-    """Labels of a span: its ids where supervised, IGNORE everywhere else."""
-    return tokens.ids if tokens.supervised else np.full_like(tokens.ids, IGNORE)
-
-
 def expand_images(
     ids: np.ndarray, labels: np.ndarray, image_token: int, n_visual: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Repeat the one token of each image `n_visual` times; ids and labels int64 [T]."""
     repeats = np.where(ids == image_token, n_visual, 1)
     return np.repeat(ids, repeats), np.repeat(labels, repeats)
+
+
+def one_block(ids: np.ndarray, labels: np.ndarray, image_token: int, n_visual: int) -> Encoded:
+    """Ids and labels (int64 [T]) as a conversation in which every token sees all before it."""
+    ids, labels = expand_images(ids, labels, image_token, n_visual)
+    return Encoded(ids, labels, np.zeros_like(ids), np.arange(len(ids), dtype=np.int64))
 
 
 def image_token_id(tokenizer: Any) -> int:

@@ -11,31 +11,35 @@ from dataclasses import dataclass
 import numpy as np
 
 from vtc.data.conversations import IMAGE
-from vtc.data.labels import IGNORE, Encoded, TurnEncoder, expand_images, labels_of
+from vtc.data.labels import IGNORE, Encoded, TurnEncoder, expand_images
 from vtc.data.templates import Turn
 
 
 @dataclass(frozen=True)
-class PackedRow:
-    """A shared start (int64 [P], unsupervised) and branches of (ids, labels), int64 [T_i] each."""
+class Questions:
+    """A shared start (int64 [P], unsupervised) and branches of (ids, labels), int64 [T_i] each.
+
+    An image is one token here; it stands in the shared start.
+    """
 
     shared: np.ndarray
     branches: tuple[tuple[np.ndarray, np.ndarray], ...]
+    image_token_id: int
 
-    def pack(self, chosen: Sequence[int] | None = None) -> Encoded:
+    def encode(self, n_visual: int, chosen: Sequence[int] | None = None) -> Encoded:
         """The row with the chosen branches (default: all), in the given order."""
         picked = self.branches if chosen is None else [self.branches[index] for index in chosen]
+        shared, _ = expand_images(self.shared, self.shared, self.image_token_id, n_visual)
         lengths = np.array([len(ids) for ids, _ in picked])
-        start = len(self.shared)
+        start = len(shared)
         ends = np.cumsum(lengths)
         within = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
+        blocks = np.repeat(np.arange(1, len(picked) + 1), lengths)
         hidden = np.full(start, IGNORE, dtype=np.int64)
         return Encoded(
-            np.concatenate([self.shared, *(ids for ids, _ in picked)]),
+            np.concatenate([shared, *(ids for ids, _ in picked)]),
             np.concatenate([hidden, *(labels for _, labels in picked)]),
-            np.concatenate(
-                [np.zeros(start, np.int64), np.repeat(np.arange(1, len(picked) + 1), lengths)]
-            ),
+            np.concatenate([np.zeros(start, dtype=np.int64), blocks]),
             np.concatenate([np.arange(start), start + within]).astype(np.int64),
         )
 
@@ -56,24 +60,12 @@ def question_pairs(turns: Sequence[Turn]) -> list[list[Turn]]:
     return pairs
 
 
-def pack_questions(encoder: TurnEncoder, turns: Sequence[Turn], n_visual: int) -> PackedRow:
-    """The questions of one conversation, tokenised each alone, as one row of branches."""
-    alone = []
-    for pair in question_pairs(turns):
-        tokens = encoder.tokens(pair)
-        ids = np.concatenate([piece.ids for piece in tokens])
-        labels = np.concatenate([labels_of(piece) for piece in tokens])
-        alone.append((ids, labels))
+def pack_questions(encoder: TurnEncoder, pairs: Sequence[Sequence[Turn]]) -> Questions:
+    """The questions of one conversation, tokenised each alone, as branches of one row."""
+    alone = [encoder.tokens(pair) for pair in pairs]
     cut = common_start(alone)
-    first = alone[0][0][:cut]
-    shared, _ = expand_images(first, first, encoder.image_token_id, n_visual)
-    return PackedRow(
-        shared,
-        tuple(
-            expand_images(ids[cut:], labels[cut:], encoder.image_token_id, n_visual)
-            for ids, labels in alone
-        ),
-    )
+    branches = tuple((ids[cut:], labels[cut:]) for ids, labels in alone)
+    return Questions(alone[0][0][:cut], branches, encoder.image_token_id)
 
 
 def common_start(alone: Sequence[tuple[np.ndarray, np.ndarray]]) -> int:
@@ -81,10 +73,10 @@ def common_start(alone: Sequence[tuple[np.ndarray, np.ndarray]]) -> int:
 
     That token stays in the branch, so that every label is predicted from within its own branch.
     """
-    limit = min(int(np.argmax(labels != IGNORE)) - 1 for _, labels in alone)
+    limit = max(0, min(int(np.argmax(labels != IGNORE)) - 1 for _, labels in alone))
     first = alone[0][0][:limit]
     for ids, _ in alone[1:]:
         differ = np.flatnonzero(ids[: len(first)] != first)
         if len(differ):
             first = first[: differ[0]]
-    return max(0, len(first))
+    return len(first)

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from vtc.data.conversations import IMAGE
+from vtc.data.conversations import IMAGE, RowFault
+from vtc.data.labels import IGNORE, TurnEncoder
 from vtc.errors import InputError
 
 
@@ -24,15 +25,12 @@ def load_tokenizer(llm: str | Path) -> Any:
     return tokenizer
 
 
-def count_tokens(sample: dict[str, Any], encoder: Any) -> int:
+def count_tokens(sample: dict[str, Any], encoder: TurnEncoder) -> int:
     """Text tokens of a sample under a TurnEncoder, images not counted.
 
     Raises RowFault if none of them is supervised.
     """
-    from vtc.data.conversations import RowFault
-
-    tokens = encoder.tokens(sample["conversations"])
-    if not any(piece.supervised and len(piece.ids) for piece in tokens):
+    ids, labels = encoder.tokens(sample["conversations"])
+    if (labels == IGNORE).all():
         raise RowFault("no supervised token under this tokenizer")
-    ids = [token for piece in tokens for token in piece.ids.tolist()]
-    return len(ids) - ids.count(encoder.image_token_id)
+    return int((ids != encoder.image_token_id).sum())

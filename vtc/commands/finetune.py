@@ -1,0 +1,64 @@
+"""`vtc finetune`: stage 2, LLM and compressor together."""
+
+import click
+
+from vtc.commands import training
+
+
+@click.command("finetune")
+@click.argument("runs", nargs=-1, required=True, type=click.Path())
+@click.option(
+    "--samples",
+    multiple=True,
+    required=True,
+    type=click.Path(),
+    help="Samples of check-data, or LLaVA JSON; may be given several times.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["full", "lora"]),
+    default="full",
+    show_default=True,
+    help="Train the whole LLM, or LoRA on its linear layers (merged into it at the end).",
+)
+@click.option("--lora-r", default=128, show_default=True, help="Rank of LoRA.")
+@click.option("--lora-alpha", default=256, show_default=True, help="Scale of LoRA.")
+@click.option("--lora-dropout", default=0.05, show_default=True, help="Dropout of LoRA.")
+@click.option(
+    "--turns",
+    type=click.Choice(["dialogue", "independent"]),
+    default="dialogue",
+    show_default=True,
+    help="independent: the questions of an image share its tokens, but do not see one another.",
+)
+@click.option(
+    "--max-questions",
+    type=int,
+    help="With independent turns: questions of an image drawn each step. [default: all]",
+)
+@training.stage_options(lr=2e-5, batch_size=16, accumulate=8, template="chat")
+def finetune(runs, samples, method, lora_r, lora_alpha, lora_dropout, **flags) -> None:
+    """Finetune stage-1 runs: the LLM (whole, or by LoRA) and the compressor (LLaVA's stage 2).
+
+    The encoder stays frozen. Every run gives a run folder OUT/LLM-COMPRESSOR-vV, such as
+    OUT/qwen-tokenpacker-v16, with the whole model. The runs share one process: encoder, samples
+    and image features are prepared once.
+
+    \b
+    Example:
+      vtc finetune runs/tokenpacker-v1 runs/tokenpacker-v4 --samples mix.parquet -o finetuned
+    """
+    from pathlib import Path
+
+    from vtc.train.finetune import FinetuneJob, finetune_runs
+    from vtc.train.settings import FINETUNE, LoraSettings
+
+    lora = LoraSettings(lora_r, lora_alpha, lora_dropout)
+    more = {name: flags.pop(name) for name in ("turns", "max_questions")}
+    out, force = Path(flags.pop("out")), flags.pop("force")
+    request = training.Request.of(samples, flags, FINETUNE, method=method, lora=lora, **more)
+    job = FinetuneJob(tuple(Path(run) for run in runs), out, force)
+    plan = job.plan()
+    if request.dry_run:
+        return request.describe([folder for _, folder in plan])
+    return request.run(lambda **context: finetune_runs(job, **context), len(runs))

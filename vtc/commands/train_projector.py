@@ -1,0 +1,61 @@
+"""`vtc train-projector`: stage 1, the compressor alone."""
+
+import click
+
+from vtc.commands import options, training
+
+
+@click.command("train-projector")
+@click.argument("samples", nargs=-1, required=True, type=click.Path())
+@click.option("--encoder", required=True, help="Vision encoder: a folder or a hub id.")
+@click.option("--llm", required=True, help="LLM: a folder or a hub id.")
+@click.option("--compressor", default="tokenpacker", show_default=True, help="Token compressor.")
+@click.option(
+    "--visual-tokens",
+    type=options.Numbers(),
+    required=True,
+    help="V, one or several: 1,4,16 trains one run each.",
+)
+@click.option(
+    "--objective",
+    type=click.Choice(["lm", "align"]),
+    default="lm",
+    show_default=True,
+    help="lm: the LLM's loss, as LLaVA. align: match the words of its region, no LLM pass.",
+)
+@click.option(
+    "--align-reduction",
+    type=click.Choice(["sum", "mean"]),
+    default="sum",
+    show_default=True,
+    help="How the embeddings of a region's words become the target of align.",
+)
+@click.option(
+    "--align-scale", default=1.0, show_default=True, help="Factor on the target of align."
+)
+@training.stage_options(lr=1e-3, batch_size=32, accumulate=8, template="plain")
+def train_projector(samples, encoder, llm, compressor, visual_tokens, **flags) -> None:
+    """Train a compressor between a frozen encoder and a frozen LLM (LLaVA's stage 1).
+
+    Only the compressor trains. Every V gives a run folder OUT/COMPRESSOR-vV, such as
+    OUT/tokenpacker-v16, with the compressor's weights; the backbones stay where they are.
+    Encoder and LLM are loaded once. SAMPLES are tables of check-data, or LLaVA JSON.
+
+    \b
+    Example:
+      vtc train-projector pretrain.parquet --encoder clip --llm qwen --visual-tokens 1,4,16 -o runs
+    """
+    from pathlib import Path
+
+    from vtc.train.projector import ProjectorJob, train_projectors
+    from vtc.train.settings import PROJECTOR, AlignSettings
+
+    align = AlignSettings(flags.pop("align_reduction"), flags.pop("align_scale"))
+    objective = flags.pop("objective")
+    out, force = Path(flags.pop("out")), flags.pop("force")
+    request = training.Request.of(samples, flags, PROJECTOR, objective=objective, align=align)
+    job = ProjectorJob(encoder, llm, compressor, visual_tokens, out, force)
+    if request.dry_run:
+        return request.describe([job.folder(v) for v in visual_tokens])
+    job.refuse_existing()
+    return request.run(lambda **context: train_projectors(job, **context), len(visual_tokens))

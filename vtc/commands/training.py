@@ -1,0 +1,112 @@
+"""Flags that both training stages share, and what the two commands do with them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vtc.commands import options
+
+_RENAMED = {"lr": "learning_rate"}
+
+
+def stage_options(*, lr: float, batch_size: int, accumulate: int, template: str) -> Callable:
+    """Add the flags of a training stage, with the stage's own defaults (LLaVA-1.5's)."""
+    option = partial(click.option, show_default=True)
+    added = (
+        click.option("--images", default=None, help="Image root. [default: the samples']"),
+        click.option("--features", default=None, help="Feature cache made by vtc encode."),
+        option("--lr", default=lr, help="Peak learning rate."),
+        option("--batch-size", default=batch_size, help="Samples a batch."),
+        option("--accumulate", default=accumulate, help="Batches an optimizer step adds up."),
+        option("--epochs", default=1.0, help="Passes over the samples."),
+        click.option("--max-steps", type=int, help="Optimizer steps, in place of --epochs."),
+        option("--warmup", default=0.03, help="Share of the steps to warm up in."),
+        option("--weight-decay", default=0.0, help="Weight decay of AdamW."),
+        option(
+            "--template",
+            type=click.Choice(["plain", "chat"]),
+            default=template,
+            help="plain: image, caption, newline. chat: the LLM's chat template.",
+        ),
+        option("--max-length", default=2048, help="Tokens of a sample that are kept."),
+        option(
+            "--dtype",
+            type=click.Choice(["auto", "fp32", "bf16"]),
+            default="auto",
+            help="auto: fp32 on the CPU, bf16 computation on a GPU.",
+        ),
+        option("--log-every", default=10, help="Optimizer steps a row of the training log."),
+        options.seed,
+        click.option("-o", "--out", required=True, help="Folder the run folders go to."),
+        click.option("--force", is_flag=True, help="Overwrite runs that exist."),
+        click.option(
+            "--dry-run", is_flag=True, help="Print settings, steps and paths; train nothing."
+        ),
+        options.config,
+    )
+
+    def add(function: Callable) -> Callable:
+        for one in reversed(added):
+            function = one(function)
+        return function
+
+    return add
+
+
+@dataclass
+class Request:
+    """A training asked for on the command line: settings, samples, and where images come from."""
+
+    settings: Any
+    samples: Any
+    files: Sequence[str]
+    features: str | None
+    dry_run: bool
+
+    @classmethod
+    def of(cls, files: Sequence[str], flags: dict[str, Any], stage: Any, **more: Any) -> "Request":
+        """Settings from flags over a stage's defaults; reads the samples, opens no image."""
+        from vtc.data.samples import read_samples
+
+        images, features, dry_run = (flags.pop(name) for name in ("images", "features", "dry_run"))
+        named = {_RENAMED.get(name, name): value for name, value in flags.items()}
+        settings = stage.with_(**named, **more)
+        return cls(settings, read_samples(files, images), files, features, dry_run)
+
+    def describe(self, folders: Sequence[Path]) -> None:
+        """Print settings, steps and output paths as `name = value` lines on stdout."""
+        n_samples = len(self.samples.rows)
+        facts = {
+            **self.settings.as_dict(),
+            "samples": n_samples,
+            "image_root": self.samples.image_root,
+            "features": self.features,
+            "steps": self.settings.n_steps(n_samples),
+            "global_batch": self.settings.batch_size * self.settings.accumulate,
+        }
+        for name, value in facts.items():
+            click.echo(f"{name} = {value}")
+        for folder in folders:
+            click.echo(f"output = {folder}{' (exists)' if folder.exists() else ''}")
+
+    def run(self, train: Callable[..., Any], n_runs: int) -> None:
+        """Train with progress on stderr; every run's footer names the inputs and the settings."""
+        from vtc import console
+        from vtc.tables.provenance import footer
+        from vtc.train.inputs import Inputs
+
+        settings = self.settings
+        features = Path(self.features) if self.features else None
+        inputs = Inputs(self.samples, settings, features, console.say)
+        total = settings.n_steps(len(self.samples.rows)) * n_runs
+        with console.progress("training", total) as advance:
+            train(
+                inputs=inputs,
+                say=console.say,
+                advance=advance,
+                footer=footer(settings=settings.as_dict(), inputs=self.files, seed=settings.seed),
+            )

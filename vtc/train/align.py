@@ -1,0 +1,150 @@
+"""`--objective align`: each visual token is matched to the words of what its region shows.
+
+No LLM pass: the target of a token is made of the vocabulary embeddings of the texts that stand
+in its cell of the image, so the frozen LLM reads the token as it reads words. An idea of the lab's
+prototype (docs/lab.md), not of LLaVA.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+from vtc.data.collate import ImageSource
+from vtc.errors import InputError
+from vtc.train.settings import AlignSettings
+from vtc.train.trainer import VtcTrainer
+
+
+@dataclass(frozen=True)
+class AlignRow:
+    """One sample: its image, and the tokens [R] of its regions with the cells [R] they fall in."""
+
+    image: str
+    token_ids: np.ndarray
+    cells: np.ndarray
+
+
+def region_targets(
+    token_ids: Tensor, cells: Tensor, embeddings: Tensor, n_cells: int, settings: AlignSettings
+) -> Tensor:
+    """The target of every cell [n_cells, d]: sum or mean of its tokens' embeddings, scaled.
+
+    `token_ids` and `cells` are [R], `embeddings` [vocabulary, d]. A cell without tokens is zero.
+    """
+    targets = embeddings.new_zeros(n_cells, embeddings.shape[1])
+    targets.index_add_(0, cells, embeddings[token_ids])
+    if settings.reduction == "mean":
+        counts = torch.bincount(cells, minlength=n_cells).clamp(min=1)
+        targets /= counts[:, None]
+    return targets * settings.scale
+
+
+def align_rows(
+    samples: Sequence[dict[str, Any]], tokenizer: Any, visual_tokens: int
+) -> list[AlignRow]:
+    """Samples as rows: the text of each region tokenised, its place as one of k x k cells.
+
+    Raises InputError if V is no square, or a sample has no regions or other than one image.
+    """
+    side = math.isqrt(visual_tokens)
+    if side * side != visual_tokens:
+        raise InputError(
+            f"--objective align needs a square number of visual tokens, not {visual_tokens}"
+        )
+    words = _tokenise_once(samples, tokenizer)
+    return [_align_row(sample, words, side) for sample in samples]
+
+
+def _align_row(sample: dict[str, Any], words: dict[str, list[int]], side: int) -> AlignRow:
+    if not sample["regions"] or len(sample["images"]) != 1:
+        raise InputError(
+            f"sample {sample['sample_id']}: --objective align needs one image and its regions "
+            "(text, x, y); use --objective lm"
+        )
+    ids, cells = [], []
+    for region in sample["regions"]:
+        column, row = (min(int(region[axis] * side), side - 1) for axis in ("x", "y"))
+        tokens = words[region["text"]]
+        ids += tokens
+        cells += [row * side + column] * len(tokens)
+    return AlignRow(
+        sample["images"][0], np.asarray(ids, dtype=np.int64), np.asarray(cells, dtype=np.int64)
+    )
+
+
+def _tokenise_once(samples: Sequence[dict[str, Any]], tokenizer: Any) -> dict[str, list[int]]:
+    texts = list({region["text"] for sample in samples for region in sample["regions"] or ()})
+    if not texts:
+        return {}
+    ids = tokenizer(texts, add_special_tokens=False).input_ids
+    return dict(zip(texts, ids, strict=True))
+
+
+class AlignSamples(Dataset):
+    """Rows of an align training; an item is its own index, as in TokenisedSamples."""
+
+    def __init__(self, rows: Sequence[AlignRow]):
+        self.rows = list(rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+@dataclass
+class AlignCollator:
+    """Batches of images with `token_ids` and `cells` [R], cells counted through the batch."""
+
+    dataset: AlignSamples
+    images: ImageSource
+    visual_tokens: int
+
+    def __call__(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """The batch of the given rows."""
+        rows = [self.dataset.rows[index] for index in indices]
+        cells = [row.cells + number * self.visual_tokens for number, row in enumerate(rows)]
+        return {
+            "token_ids": torch.from_numpy(np.concatenate([row.token_ids for row in rows])),
+            "cells": torch.from_numpy(np.concatenate(cells)),
+            **self.images([row.image for row in rows]),
+        }
+
+
+class AlignTrainer(VtcTrainer):
+    """Trains the compressor on the distance to the targets, as a share of the targets' power.
+
+    A loss of 1 is what all-zero tokens would have.
+    """
+
+    def __init__(self, *args: Any, align: AlignSettings, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.settings = align
+        self.model_accepts_loss_kwargs = False
+
+    def rows_of(self, batch: dict[str, Any]) -> Any:
+        """The images: one a sample."""
+        return batch.get("vision_levels", batch.get("pixel_values"))
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Mean squared distance over the mean square of the targets."""
+        core = self.accelerator.unwrap_model(model).model
+        levels = inputs.get("vision_levels")
+        tokens = core.compress(core.encode(inputs["pixel_values"]) if levels is None else levels)
+        targets = region_targets(
+            inputs["token_ids"],
+            inputs["cells"],
+            core.get_input_embeddings().weight.detach(),
+            tokens.shape[0] * tokens.shape[1],
+            self.settings,
+        )
+        power = targets.square().mean().clamp(min=1e-12)
+        return functional.mse_loss(tokens.flatten(0, 1).float(), targets.float()) / power

@@ -1,0 +1,138 @@
+"""Stage 2: train LLM and compressor together, from stage-1 runs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vtc.errors import InputError
+from vtc.model.backbones import Encoder, load_encoder
+from vtc.model.run import Run, load_run, read_manifest, save_run
+from vtc.model.sources import locate
+from vtc.tables.atomic import refuse_existing
+from vtc.train.inputs import Inputs, Say
+from vtc.train.settings import StageSettings
+from vtc.train.stages import add_lora, unfreeze_for_finetune, what_trains
+from vtc.train.trainer import fit_model
+
+
+@dataclass(frozen=True)
+class FinetuneJob:
+    """Which stage-1 runs to go on from, and where the results go: a folder each, below `out`."""
+
+    runs: tuple[Path, ...]
+    out: Path
+    force: bool = False
+
+    def plan(self) -> list[tuple[Path, Path]]:
+        """Pairs of (stage-1 run, output folder), checked.
+
+        Raises InputError for a run that is not finished, two runs with one output, or an output
+        that exists.
+        """
+        pairs: dict[Path, Path] = {}
+        for run in self.runs:
+            folder = self.out / run_name(read_manifest(run))
+            if folder in pairs:
+                raise InputError(f"runs {pairs[folder]} and {run} would both become {folder}")
+            if folder.resolve() == run.resolve():
+                raise InputError(f"run {run} would be overwritten by its own result; change -o")
+            if folder.exists():
+                refuse_existing(folder, self.force)
+            pairs[folder] = run
+        return [(run, folder) for folder, run in pairs.items()]
+
+
+def run_name(manifest: dict[str, Any]) -> str:
+    """The folder of a finetuned run: LLM, compressor and V."""
+    return f"{manifest['llm']['name']}-{manifest['compressor']}-v{manifest['visual_tokens']}"
+
+
+def finetune_runs(
+    job: FinetuneJob,
+    inputs: Inputs,
+    *,
+    footer: dict[str, Any] | None = None,
+    say: Say = lambda line: None,
+    advance: Callable[[int], object] = lambda n: None,
+) -> list[Path]:
+    """Finetune each run and save the whole model; the folders, in order.
+
+    The encoder is loaded once, samples tokenised once and images encoded once, as long as the
+    runs agree on them. Every run starts from its own folder and ends in its own; the order of the
+    runs changes nothing. Raises InputError before any training for a run or folder at fault.
+    """
+    plan = job.plan()
+    job.out.mkdir(parents=True, exist_ok=True)
+    encoder: Encoder | None = None
+    folders = []
+    for source, folder in plan:
+        encoder = _encoder_of(source, encoder, inputs.settings)
+        run = _load(source, encoder, inputs.settings)
+        model, log = _train(run, inputs, job.out, say, advance)
+        save_run(
+            folder,
+            model,
+            run.processor,
+            encoder=run.encoder,
+            llm=run.llm,
+            stage="finetune",
+            weights="full",
+            seed=inputs.settings.seed,
+            parent=run.manifest["run_id"],
+            train_log=log,
+            footer=footer,
+            force=job.force,
+        )
+        say(f"wrote {folder} (loss {log[-1]['loss']:.4f} after {log[-1]['step']} steps)")
+        folders.append(folder)
+    return folders
+
+
+def _train(
+    run: Run,
+    inputs: Inputs,
+    scratch: Path,
+    say: Say,
+    advance: Callable[[int], object],
+) -> tuple[Any, Sequence[dict[str, Any]]]:
+    settings = inputs.settings
+    collator = inputs.lm_collator(run.model, run.processor, run.encoder)
+    if settings.method == "lora":
+        # LoRA's initial weights come from torch's generator.
+        torch.manual_seed(settings.seed)
+        model = add_lora(run.model, settings.lora)
+    else:
+        unfreeze_for_finetune(run.model)
+        model = run.model
+    say(f"{run.folder}: {what_trains(model)}")
+    log = fit_model(model, collator.dataset, collator, settings, scratch, advance=advance)
+    merged: Any = model.merge_and_unload() if settings.method == "lora" else model  # type: ignore[operator]
+    return merged, log
+
+
+def _encoder_of(source: Path, known: Encoder | None, settings: StageSettings) -> Encoder | None:
+    """The encoder of a run, the one already loaded if it is the same."""
+    entry = read_manifest(source)["encoder"]
+    if known is not None and known.source.fingerprint == entry["fingerprint"]:
+        return known
+    return load_encoder(locate(entry, source), weight_dtype(settings))
+
+
+def _load(source: Path, encoder: Encoder | None, settings: StageSettings) -> Run:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    run = load_run(source, dtype=weight_dtype(settings), device=device, encoder=encoder)
+    run.model.compressor.float()
+    return run
+
+
+def weight_dtype(settings: StageSettings) -> torch.dtype:
+    """What the weights are kept in: fp32 where they train, bf16 if asked, or if LoRA spares them.
+
+    On a GPU `auto` computes in bf16 by autocast.
+    """
+    spared = settings.method == "lora" and torch.cuda.is_available()
+    half = settings.dtype == "bf16" or (settings.dtype == "auto" and spared)
+    return torch.bfloat16 if half else torch.float32

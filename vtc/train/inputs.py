@@ -1,0 +1,108 @@
+"""The inputs of a training, prepared once for all runs of a process: tokens and image features."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vtc.data.collate import Collator, ImageSource
+from vtc.data.dataset import TokenisedSamples, tokenise
+from vtc.data.labels import TurnEncoder
+from vtc.data.samples import Samples
+from vtc.errors import InputError
+from vtc.model.modeling import VtcForConditionalGeneration
+from vtc.model.sources import EncoderSource
+from vtc.train.align import AlignCollator, AlignSamples, align_rows
+from vtc.train.image_sources import (
+    MEMORY_LIMIT,
+    Pixels,
+    encode_in_memory,
+    feature_bytes,
+)
+from vtc.train.settings import StageSettings
+
+Say = Callable[[str], object]
+
+
+@dataclass
+class Inputs:
+    """Samples, and what has been made of them so far: tokens by tokenizer, features by encoder."""
+
+    samples: Samples
+    settings: StageSettings
+    features: Path | None = None
+    say: Say = lambda line: None
+    _tokens: dict[str, TokenisedSamples] = field(default_factory=dict)
+    _images: dict[tuple, ImageSource] = field(default_factory=dict)
+
+    def lm_collator(
+        self, model: VtcForConditionalGeneration, processor: Any, encoder: EncoderSource
+    ) -> Collator:
+        """Batches of tokenised conversations for this model; their order of images is the model's.
+
+        Raises InputError for a sample without supervised tokens or a cache that does not fit.
+        """
+        return Collator(
+            self.dataset(processor.tokenizer),
+            model.compressor.visual_tokens,
+            processor.tokenizer.pad_token_id,
+            self.images(model, processor, encoder),
+            max_questions=self.settings.max_questions,
+            max_length=self.settings.max_length,
+            seed=self.settings.seed,
+            mask_dtype=next(model.model.language_model.parameters()).dtype,
+        )
+
+    def align_collator(
+        self, model: VtcForConditionalGeneration, processor: Any, encoder: EncoderSource
+    ) -> AlignCollator:
+        """Batches of images and their regions' tokens for `--objective align`."""
+        n_visual = model.compressor.visual_tokens
+        rows = align_rows(self.samples.rows, processor.tokenizer, n_visual)
+        return AlignCollator(AlignSamples(rows), self.images(model, processor, encoder), n_visual)
+
+    def dataset(self, tokenizer: Any) -> TokenisedSamples:
+        """All samples tokenised; models with equal tokenizers share it."""
+        key = _tokenizer_key(tokenizer)
+        if key not in self._tokens:
+            encoder = TurnEncoder(tokenizer, self.settings.template)
+            self._tokens[key] = tokenise(self.samples.rows, encoder, self.settings.turns)
+        return self._tokens[key]
+
+    def images(
+        self, model: VtcForConditionalGeneration, processor: Any, encoder: EncoderSource
+    ) -> ImageSource:
+        """Where this model's images come from: the cache, memory, or the files themselves."""
+        levels = model.compressor.request.levels
+        key = (encoder.fingerprint, levels)
+        if key not in self._images:
+            self._images[key] = self._open_images(model, processor, encoder, levels)
+        return self._images[key]
+
+    def _open_images(
+        self,
+        model: VtcForConditionalGeneration,
+        processor: Any,
+        encoder: EncoderSource,
+        levels: Sequence[int],
+    ) -> ImageSource:
+        paths = {path for sample in self.samples.rows for path in sample["images"]}
+        if self.features is not None:
+            raise InputError("not yet")
+        pixels = Pixels(self.samples.image_root, processor.image_processor)
+        size = feature_bytes(model, len(paths))
+        if not paths or size > MEMORY_LIMIT:
+            self.say(
+                f"features of {len(paths)} images take {size / 1e9:.1f} GB, too much to keep: the "
+                "encoder runs at every step ('vtc encode' runs it once)"
+            )
+            return pixels
+        self.say(f"encoding {len(paths)} images once ({size / 1e6:.1f} MB kept in memory)")
+        return encode_in_memory(model, pixels, sorted(paths))
+
+
+def _tokenizer_key(tokenizer: Any) -> str:
+    """What tells two tokenizers apart: their rules, vocabulary and chat template."""
+    rules = tokenizer.backend_tokenizer.to_str() + str(tokenizer.chat_template)
+    return hashlib.sha256(rules.encode()).hexdigest()

@@ -1,0 +1,93 @@
+"""The settings of a training stage, with LLaVA-1.5's values as defaults.
+
+Source: LLaVA-1.5 (arXiv 2310.03744) `scripts/v1_5/pretrain.sh`, `finetune.sh`, `finetune_lora.sh`:
+cosine schedule, warm-up 3 % of the steps, no weight decay, one epoch, 2048 tokens, gradient norm
+clipped at 1.
+"""
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from vtc.data.dataset import Turns
+from vtc.data.templates import TemplateName
+from vtc.errors import InputError
+
+Objective = Literal["lm", "align"]
+Method = Literal["full", "lora"]
+Dtype = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """LoRA on the LLM's linear layers (never the encoder or the head): LLaVA's rank and scale."""
+
+    r: int = 128
+    alpha: int = 256
+    dropout: float = 0.05
+
+
+@dataclass(frozen=True)
+class AlignSettings:
+    """The target of `--objective align`: how the words shown in a cell become one vector."""
+
+    reduction: Literal["sum", "mean"] = "sum"
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """One training stage: what trains, on what, for how long."""
+
+    stage: Literal["projector", "finetune"]
+    learning_rate: float
+    batch_size: int
+    accumulate: int
+    template: TemplateName
+    objective: Objective = "lm"
+    method: Method = "full"
+    epochs: float = 1.0
+    max_steps: int | None = None
+    warmup: float = 0.03
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    max_length: int = 2048
+    turns: Turns = "dialogue"
+    max_questions: int | None = None
+    seed: int = 0
+    dtype: Dtype = "auto"
+    log_every: int = 10
+    lora: LoraSettings = LoraSettings()
+    align: AlignSettings = AlignSettings()
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "batch_size", "accumulate", "epochs", "log_every"):
+            if not getattr(self, name) > 0:
+                flag = {"learning_rate": "lr"}.get(name, name.replace("_", "-"))
+                raise InputError(f"--{flag} {getattr(self, name)} must be above 0")
+        if self.max_questions is not None and self.turns != "independent":
+            raise InputError("--max-questions needs --turns independent")
+        if not 0 <= self.warmup < 1:
+            raise InputError(f"--warmup {self.warmup} is a share of the steps, in [0, 1)")
+
+    def with_(self, **changes: Any) -> "StageSettings":
+        """These settings with the given ones changed; None changes nothing."""
+        return replace(self, **{name: new for name, new in changes.items() if new is not None})
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings as plain values, for footers."""
+        return asdict(self)
+
+    def n_steps(self, n_samples: int) -> int:
+        """Optimizer steps over `n_samples` samples, counted as transformers' Trainer counts."""
+        if self.max_steps is not None:
+            return self.max_steps
+        batches = math.ceil(n_samples / self.batch_size)
+        return math.ceil(self.epochs * max(1, math.ceil(batches / self.accumulate)))
+
+
+PROJECTOR = StageSettings("projector", 1e-3, batch_size=32, accumulate=8, template="plain")
+"""Stage 1 of LLaVA-1.5: the compressor alone, global batch 256."""
+
+FINETUNE = StageSettings("finetune", 2e-5, batch_size=16, accumulate=8, template="chat")
+"""Stage 2 of LLaVA-1.5: the LLM and the compressor, global batch 128."""
