@@ -18,7 +18,15 @@ Exit codes: 0 done; 1 failed; 2 usage or bad input; 3 ran, but there is no
 trustworthy answer; 130 interrupted."""
 
 
+class _InOrder(click.Group):
+    """A group that lists its commands as given, in the order in which data flows."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
 @click.group(
+    cls=_InOrder,
     commands={command.name or "": command for command in COMMANDS},
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=EPILOG,
@@ -42,6 +50,10 @@ def main(ctx: click.Context, debug: bool, quiet: bool, verbose: bool) -> None:
     from vtc import console
 
     console.set_verbosity(-1 if quiet else int(verbose))
+    if not verbose:
+        # Read by the libraries when they load: their bars and notes are not ours to show.
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     ctx.obj = {"debug": debug}
 
 
