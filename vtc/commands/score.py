@@ -23,7 +23,7 @@ from vtc.commands import options
 @options.config
 @options.output
 def score(predictions, out, fmt, force, **given) -> None:
-    """Score predictions again, from their text, and write one row a run and benchmark.
+    """Score predictions from their stored text: one row a run and benchmark, no model.
 
     PREDICTIONS is what `vtc eval` wrote, or anybody's table (Parquet, CSV or JSON lines): it needs
     `prediction` and `references` (a text, or a list of them); `image_id`, where several items share
