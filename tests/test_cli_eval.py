@@ -1,0 +1,91 @@
+"""`vtc eval` from the shell: predictions and scores on disk, and faults before any model loads."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import TinyWorld
+
+from vtc.model.assemble import assemble
+from vtc.model.run import save_run
+from vtc.tables import specs
+from vtc.tables.read import read_rows
+
+
+def vtc(*arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "vtc", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_world: TinyWorld, tmp_path_factory) -> list[Path]:
+    root = tmp_path_factory.mktemp("runs")
+    for tokens in (1, 4):
+        built = assemble(tiny_world.encoder, tiny_world.qwen, "tokenpacker", tokens, seed=3)
+        save_run(
+            root / f"v{tokens}", built.model, built.processor, encoder=built.encoder,
+            llm=built.llm, stage="projector", weights="compressor", seed=3,
+        )  # fmt: skip
+    return [root / "v1", root / "v4"]
+
+
+@pytest.fixture
+def benchmarks(tiny_world: TinyWorld, tmp_path) -> list[Path]:
+    rows = [
+        {"id": n, "image": name, "question": "What colour is the square ?", "answer": "red"}
+        for n, name in enumerate([*tiny_world.image_names, "missing.png"])
+    ]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    paths = []
+    for task in ("reasoning", "ocr"):
+        path = tmp_path / f"{task}.toml"
+        path.write_text(
+            f'name = "tiny-{task}"\ntask = "{task}"\nrows = "rows.json"\nmetric = "anls"\n'
+            f'images = "{tiny_world.images}"\nmax_new_tokens = 3\n'
+            '[columns]\nid = "id"\nimage = "image"\nanswers = "answer"\n'
+        )
+        paths.append(path)
+    return paths
+
+
+def given(benchmarks: list[Path]) -> list[object]:
+    return [part for path in benchmarks for part in ("--benchmark", path)]
+
+
+def test_runs_answer_benchmarks(runs, benchmarks, tmp_path):
+    predictions, scores = tmp_path / "predictions.parquet", tmp_path / "scores.parquet"
+    done = vtc("eval", *runs, *given(benchmarks), "-o", predictions, "--scores", scores)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert "4 of 28 answers are missing (see `fault`): scored wrong" in done.stderr
+    rows = read_rows(predictions, specs.PREDICTIONS)
+    assert len(rows.rows) == 2 * 2 * 7
+    assert {row["visual_tokens"] for row in rows.rows} == {1, 4}
+    assert {row["fault"] for row in rows.rows} == {None, "image missing.png: missing"}
+    assert {row["backbone"] for row in rows.rows} == {"tiny-qwen"}
+    assert rows.footer["settings"]["dtype"] == "float32"
+    assert len(rows.footer["inputs"]) >= 4
+    again = tmp_path / "again.parquet"
+    assert vtc("score", predictions, "-o", again).returncode == 0
+    assert read_rows(again, specs.SCORES).rows == read_rows(scores, specs.SCORES).rows
+
+
+def test_faults_come_before_any_model_is_loaded(runs, benchmarks, tmp_path):
+    out = tmp_path / "predictions.parquet"
+    out.touch()
+    cases = {
+        ("-o", out): "predictions.parquet exists; give another name, or --force",
+        ("-o", tmp_path / "p.txt"): "no format has the suffix '.txt'",
+        ("--scores", tmp_path / "none" / "s.csv"): "folder",
+        ("--benchmark", tmp_path / "none.toml"): "none.toml does not exist",
+        ("--benchmark", benchmarks[0]): "are both 'tiny-reasoning'",
+        ("--images", tmp_path / "nowhere"): "nowhere is no folder",
+    }
+    for arguments, message in cases.items():
+        done = vtc("eval", runs[0], *given(benchmarks), *arguments)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert out.read_bytes() == b""

@@ -1,0 +1,133 @@
+"""`vtc score`: anybody's predictions become scores, from their text alone."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from vtc.tables import specs
+from vtc.tables.read import read_rows
+from vtc.tables.write import write_rows
+
+ABOUT = {"metric": "exact_match", "benchmark": "b", "task": "ocr"}
+ABOUT |= {"n_params": 7e9, "visual_tokens": 4}
+
+
+def vtc(*arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "vtc", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def flags(**given: object) -> list[str]:
+    return [part for key, value in given.items() for part in (f"--{key.replace('_', '-')}", value)]
+
+
+def prediction(item: int, text: str, **more) -> dict:
+    return {
+        "run_id": "r",
+        "backbone": "tiny",
+        "family": "f",
+        "n_params": 1000,
+        "compressor": "mlp",
+        "visual_tokens": 4,
+        "benchmark": "b",
+        "task": "ocr",
+        "metric": "exact_match",
+        "chance": 0.25,
+        "item_id": str(item),
+        "image_id": f"{item // 2}.png",
+        "question": "what?",
+        "references": ["yes"],
+        "prediction": text,
+        "parsed": "stale",
+        "score": 0.0,
+        "n_text_tokens": 3,
+        "n_generated": 1,
+        "parser": "old/0",
+        "prompt_sha": "0",
+        **more,
+    }
+
+
+def test_our_own_predictions_are_scored_anew_from_their_text(tmp_path):
+    rows = [prediction(n, "Yes!" if n < 3 else "no") for n in range(6)]
+    rows.append(prediction(6, "yes", fault="image 3.png: missing"))
+    source, out = tmp_path / "p.parquet", tmp_path / "s.parquet"
+    write_rows(rows, specs.PREDICTIONS, source)
+    assert vtc("score", source, "-o", out).returncode == 0
+    found = read_rows(out, specs.SCORES)
+    [row] = found.rows
+    assert row["score"] == pytest.approx(3 / 7)
+    assert (row["n_items"], row["chance"], row["family"]) == (7, 0.25, "f")
+    assert row["stderr"] > 0
+    assert found.footer["inputs"][0]["path"] == str(source)
+    done = vtc("score", source, "-o", out)
+    assert done.returncode == 2
+    assert "s.parquet exists" in done.stderr
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl"])
+def test_a_minimal_table_of_anybody(tmp_path, suffix):
+    rows = [
+        {"prediction": "Yes", "references": ["yes", "yeah"], "image_id": "a"},
+        {"prediction": "", "references": ["no"], "image_id": "a"},
+        {"prediction": "no.", "references": ["no"], "image_id": "b"},
+    ]
+    path = tmp_path / f"theirs.{suffix}"
+    if suffix == "csv":
+        lines = [
+            "prediction,references,image_id",
+            'Yes,"[""yes"", ""yeah""]",a',
+            ",no,a",
+            "no.,no,b",
+        ]
+        path.write_text("\n".join(lines))
+    else:
+        path.write_text("\n".join(map(json.dumps, rows)))
+    done = vtc("score", path, *flags(**ABOUT, format="json", family="qwen"))
+    assert done.returncode == 0, done.stderr
+    row = json.loads(done.stdout)
+    assert row["score"] == pytest.approx(2 / 3)
+    assert (row["run_id"], row["backbone"], row["compressor"]) == ("theirs", "theirs", "unknown")
+    assert (row["n_params"], row["family"], row["seed"]) == (7_000_000_000, "qwen", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "message"),
+    [
+        ("prediction\nyes\n", ABOUT, "column 'references' is missing; add it to the table"),
+        (
+            "prediction,references\nyes,yes\n",
+            {**ABOUT, "n_params": None},
+            "row 0: column 'n_params' is missing; add it, or give --n-params",
+        ),
+        (
+            "prediction,references,visual_tokens\nyes,yes,16\n",
+            ABOUT,
+            "row 0: column 'visual_tokens' says 16, but --visual-tokens says 4",
+        ),
+        ("prediction,references\nyes,yes\n", {**ABOUT, "metric": "f1"}, "no metric 'f1'; choose"),
+        (
+            "prediction,references,item_id\nyes,yes,1\nno,yes,1\n",
+            ABOUT,
+            "run p, benchmark b: item '1' stands twice",
+        ),
+    ],
+)
+def test_faults_of_a_minimal_table(tmp_path, text, given, message):
+    path, out = tmp_path / "p.csv", tmp_path / "s.csv"
+    path.write_text(text)
+    chosen = {key: value for key, value in given.items() if value is not None}
+    done = vtc("score", path, *flags(**chosen), "-o", out)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not out.exists()
+
+
+def test_another_table_is_refused_by_name(tmp_path):
+    path = tmp_path / "rejects.parquet"
+    write_rows([{"source": "a", "row": 1, "reason": "b"}], specs.REJECTS, path)
+    done = vtc("score", path)
+    assert done.returncode == 2
+    assert "need table predictions, found rejects" in done.stderr
