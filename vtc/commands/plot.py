@@ -42,13 +42,15 @@ def law(table, law_file, tasks, text_tokens, drop_suspect, out, force):
       vtc plot law scores.parquet --law law.parquet -o law.png
     """
     from vtc import console
-    from vtc.figures import style
-    from vtc.figures.law import draw
-    from vtc.figures.load import law_panels
+    from vtc.figures.panel import file_format, law_panels
     from vtc.tables.atomic import refuse_existing
 
-    style.file_format(out)
+    file_format(out)
     refuse_existing(out, force)
     panels = law_panels(table, law_file, tasks, drop_suspect)
+
+    from vtc.figures import style
+    from vtc.figures.law import draw
+
     style.save(draw(panels, text_tokens), out, force)
     console.say(f"wrote {out} ({len(panels)} task{'s' * (len(panels) != 1)})")

@@ -3,8 +3,7 @@
 Source of the layout: arXiv 2411.03312, Figure 1. A second row shows the error against V.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,30 +13,11 @@ from matplotlib.ticker import NullFormatter
 
 from vtc.cost.flops import prefill_flops
 from vtc.figures.style import MARKERS, new_figure, ordered_colors
-from vtc.law import holdout
-from vtc.law.points import Point, Points
-from vtc.law.power import PowerLaw, from_row, optimal_visual_tokens
+from vtc.figures.panel import Panel
+from vtc.law.power import PowerLaw, optimal_visual_tokens
 from vtc.tables.quantity import format_count
 
 CURVE_STEPS = 200
-
-
-@dataclass(frozen=True)
-class Panel:
-    """The points of a task and the row of the law table that was fitted to them."""
-
-    points: Points
-    row: Mapping[str, Any]
-
-    @property
-    def law(self) -> PowerLaw:
-        """The law; with one LLM size, N has no effect in it."""
-        return from_row({**self.row, "alpha": self.row["alpha"] or 0.0})
-
-    def held_out(self, point: Point) -> bool:
-        """Whether the law was fitted without this point."""
-        condition = self.row.get("holdout")
-        return bool(condition) and holdout.parse(str(condition))(point)
 
 
 def draw(panels: Sequence[Panel], text_tokens: float) -> Figure:

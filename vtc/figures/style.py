@@ -1,16 +1,12 @@
 """The look shared by the figures: colours, markers, and how a figure reaches a file."""
 
-from collections.abc import Sequence
-from pathlib import Path
-
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from vtc.errors import InputError
+from vtc.figures.panel import file_format
 from vtc.tables.atomic import refuse_existing, replacing
 
-FORMATS = ("png", "svg", "pdf")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
@@ -25,14 +21,6 @@ def ordered_colors(n: int) -> list[tuple[float, ...]]:
     """`n` colours of rising lightness: told apart by the colour-blind and in grey print."""
     scale = colormaps["viridis"]
     return [scale(0.85 * index / max(n - 1, 1)) for index in range(n)]
-
-
-def file_format(out: str, allowed: Sequence[str] = FORMATS) -> str:
-    """The format that a file's suffix names; raises InputError naming the choices."""
-    suffix = Path(out).suffix.lower().lstrip(".")
-    if suffix not in allowed:
-        raise InputError(f"{out}: a figure's suffix must be one of {', '.join(allowed)}")
-    return suffix
 
 
 def save(figure: Figure, out: str, force: bool = False) -> None:

@@ -199,7 +199,8 @@ def _add_ratio(row: dict[str, Any], settings: Settings, fit: Fits, arrays: _Arra
             row["ratio_without_a_size_low"] = min(left.ratios)
             row["ratio_without_a_size_high"] = max(left.ratios)
             row["ratio_jackknife_low"], row["ratio_jackknife_high"] = left.jackknife
-    _add_draws(row, settings, fit, found.strata, *arrays[:2])
+    if settings.n_draws:
+        _add_draws(row, settings, fit, found.strata, *arrays[:2])
 
 
 def _add_draws(

@@ -20,6 +20,7 @@ from vtc.law.varpro import Fits, fit_many
 # Where the search for the best D below zero ends: past it the law is log-linear to five digits.
 D_FLOOR = -20.0
 PROFILE_STEPS = 33
+MAX_LOG_SE = 0.5
 
 Interval = tuple[float, float]
 
@@ -54,19 +55,17 @@ def surrogate(log_n: np.ndarray, log_v: np.ndarray, errors: np.ndarray, fit: Fit
 def ratio_interval(found: Surrogate, level: float) -> Interval | None:
     """Split-plot Satterthwaite interval of alpha / beta, on its logarithm.
 
-    None when an exponent is not larger than twice its standard error: then the logarithm's
-    linearisation means nothing and the data do not bound the ratio.
+    None when the standard error of ln(alpha / beta) passes MAX_LOG_SE: then one of the exponents
+    is hardly distinguishable from zero, the linearisation means nothing, and the data do not bound
+    the ratio.
     """
     strata, alpha, beta = found.strata, found.alpha, found.beta
-    if strata is None:
+    if strata is None or alpha <= 0 or beta <= 0:
         return None
-    p = strata.solver.shape[0]
-    for index, exponent in ((1, alpha), (2, beta)):
-        se, _ = splitplot.standard_error(strata, np.eye(p)[index])
-        if exponent <= 2 * se:
-            return None
-    gradient = np.zeros(p)
+    gradient = np.zeros(strata.solver.shape[0])
     gradient[1], gradient[2] = 1 / alpha, -1 / beta
+    if splitplot.standard_error(strata, gradient)[0] > MAX_LOG_SE:
+        return None
     half = splitplot.half_width(strata, gradient, level)
     ratio = alpha / beta
     return ratio * math.exp(-half), ratio * math.exp(half)
@@ -103,7 +102,8 @@ def exponent_intervals(
         jacobian = np.stack([shape, -shape * log_n, -shape * log_v], axis=1)
         residual = errors - found.d[index] - shape
         strata = splitplot.split(jacobian, residual, _plots(log_n, shape))
-        if strata is None:
+        # D was chosen from the same points: it takes a degree of freedom of its own.
+        if strata is None or strata.df_within < 2:
             return None
         for name, value, gradient in (
             ("alpha", alpha, np.array([0.0, 1.0, 0.0])),

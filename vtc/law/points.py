@@ -70,6 +70,7 @@ def read_points(
     begins with "suspect" are counted, or left out if `drop_suspect`.
     Raises InputError naming the source, the row and the column.
     """
+    _refuse_columns(rows, source)
     by_task: dict[str, list[tuple[int, Mapping[str, Any]]]] = defaultdict(list)
     for index, row in enumerate(rows):
         by_task[_task(row, tasks)].append((index, row))
@@ -79,6 +80,22 @@ def read_points(
             have = ", ".join(by_task)
             raise InputError(f"{source} has no rows of task '{task}'; it has {have}")
     return [_task_points(task, by_task[task], source, convention, drop_suspect) for task in wanted]
+
+
+def _refuse_columns(rows: Sequence[Mapping[str, Any]], source: str) -> None:
+    """Raise InputError if a column that every law needs is in no row."""
+    have = {column for row in rows for column in row}
+    needs = (
+        ("visual_tokens",),
+        ("error", "score"),
+        ("n_params", "n_params_b", "n_params_total", "n_params_nonembedding", "backbone"),
+    )
+    for names in needs:
+        if not have.intersection(names):
+            wanted = " or ".join(f"'{name}'" for name in names[:2])
+            raise InputError(
+                f"{source} has no column {wanted}; it has {', '.join(sorted(have)) or 'no rows'}"
+            )
 
 
 def _task(row: Mapping[str, Any], tasks: Sequence[str]) -> str:

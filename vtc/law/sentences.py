@@ -34,13 +34,17 @@ def _finding(row: Mapping[str, Any]) -> list[str]:
             "no LLM size can be recommended; add runs of another size."
         ]
     if row["ratio"] is None:
+        useless = [
+            name
+            for name, exponent in (
+                ("a larger LLM", row["alpha"]),
+                ("more visual tokens", row["beta"]),
+            )
+            if exponent <= 0
+        ]
         return [
             f"alpha {row['alpha']:.4g} and beta {row['beta']:.4g} are not both positive: "
-            + (
-                "more visual tokens do not lower the error."
-                if row["beta"] <= 0
-                else "a larger LLM does not lower the error."
-            )
+            f"{' and '.join(useless)} did not lower the error, so there is no best ratio."
         ]
     q = f"at Q = {row['text_tokens']:g}"
     ratio = f"alpha/beta = {row['ratio']:.3g}{_span(row, 'ratio')}"
@@ -67,19 +71,17 @@ def _span(row: Mapping[str, Any], name: str) -> str:
 
 def _doubts(row: Mapping[str, Any]) -> list[str]:
     flags, lines = row["flags"], []
-    if row.get("interval_method") and row["ratio"]:
+    if row.get("interval_method") and row["ratio"] and "no_degrees_of_freedom" not in flags:
         lines.append(_interval_sentence(row))
     if "d_at_bound" in flags or "weakly_identified_exponents" in flags:
         lines.append(_not_identified(row))
-    for flag, sentence in _SENTENCES.items():
-        if flag in flags:
-            lines.append(sentence)
+    lines += [sentence for flag, sentence in _SENTENCES.items() if flag in flags]
     return lines
 
 
 def _interval_sentence(row: Mapping[str, Any]) -> str:
     if row.get("ratio_low") is None:
-        text = "The data do not bound alpha/beta: an exponent is within two standard errors of 0"
+        text = "The data do not bound alpha/beta: an exponent is hardly distinguishable from 0"
     else:
         text = f"Brackets are {row['level']:.0%} intervals ({row['interval_method']})"
     low, high = row.get("ratio_without_a_size_low"), row.get("ratio_without_a_size_high")
@@ -95,13 +97,18 @@ def _interval_sentence(row: Mapping[str, Any]) -> str:
 
 
 def _not_identified(row: Mapping[str, Any]) -> str:
-    at_bound = "D is at its bound 0" if "d_at_bound" in row["flags"] else "D is hardly determined"
-    if row["alpha"] is None or row.get("alpha_low") is None:
-        return f"{at_bound}: beta{_span(row, 'beta')}, k and D are not identified one by one."
-    admitted = row.get("d_admitted_high") or 0.0
+    text = "D is at its bound 0" if "d_at_bound" in row["flags"] else "D is hardly determined"
+    if row.get("d_admitted_high") is not None:
+        text += f"; the data admit D up to {row['d_admitted_high']:.3g}"
+    if "weakly_identified_exponents" not in row["flags"]:
+        return f"{text}."
+    if row["alpha"] is None:
+        return f"{text}: beta{_span(row, 'beta')}, k and D are not identified one by one."
+    if row["ratio"] is None:
+        return f"{text}: alpha and beta are not identified one by one."
     return (
-        f"{at_bound} and the data admit D up to {admitted:.3g}: alpha and beta are not identified "
-        "one by one, only their ratio is; and the ratio is what the best V depends on."
+        f"{text}: alpha and beta are not identified one by one, only their ratio is; and the ratio "
+        "is what the best V depends on."
     )
 
 

@@ -90,10 +90,11 @@ def _fit_chunk(design: _Design, errors: np.ndarray, d_min: float, d_max: float) 
     exponents = np.zeros((rows, 2))
     exponents[:, design.varies] = state.exponents[pick]
     exponents /= design.scale
-    k = state.k[pick] * np.exp(exponents @ design.center)
-    return Fits(
-        k, exponents[:, 0], exponents[:, 1], state.d[pick], state.sse[pick], state.sse[rows:]
-    )
+    with np.errstate(over="ignore"):
+        k = state.k[pick] * np.exp(exponents @ design.center)
+    # Absurd exponents of an N or V far from 1 can take k out of the floating-point range.
+    sse = np.where(np.isfinite(k) & (k > 0), state.sse[pick], np.inf)
+    return Fits(k, exponents[:, 0], exponents[:, 1], state.d[pick], sse, state.sse[rows:])
 
 
 def _directions(n_features: int) -> np.ndarray:

@@ -1,0 +1,67 @@
+"""What a figure of laws is drawn from: the points of a task and their law. No matplotlib."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vtc.errors import InputError
+from vtc.law import holdout
+from vtc.law.estimate import Settings, estimate
+from vtc.law.points import Point, Points, read_points
+from vtc.law.power import PowerLaw, from_row
+from vtc.tables import specs
+from vtc.tables.read import read_rows
+
+FORMATS = ("png", "svg", "pdf")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The points of a task and the row of the law table that was fitted to them."""
+
+    points: Points
+    row: Mapping[str, Any]
+
+    @property
+    def law(self) -> PowerLaw:
+        """The law; with one LLM size, N has no effect in it."""
+        return from_row({**self.row, "alpha": self.row["alpha"] or 0.0})
+
+    def held_out(self, point: Point) -> bool:
+        """Whether the law was fitted without this point."""
+        condition = self.row.get("holdout")
+        return bool(condition) and holdout.parse(str(condition))(point)
+
+
+def law_panels(
+    table: str, law: str | None, tasks: tuple[str, ...] = (), drop_suspect: bool = False
+) -> list[Panel]:
+    """A panel a task: its points, and its law of the file `law`, else fitted to the points here.
+
+    Raises InputError if the file has no law of a task.
+    """
+    rows = read_rows(table).rows
+    source = "stdin" if table == "-" else table
+    if law is None:
+        found = read_points(rows, source, tasks=tasks, drop_suspect=drop_suspect)
+        return [Panel(points, estimate(points, Settings())) for points in found]
+    laws = {row["task"]: row for row in read_rows(law, specs.LAW).rows}
+    panels = []
+    for task in tasks or tuple(laws):
+        if task not in laws:
+            raise InputError(f"{law} has no law of task '{task}'; it has {', '.join(laws)}")
+        convention = laws[task]["n_convention"]
+        [points] = read_points(
+            rows, source, tasks=(task,), convention=convention, drop_suspect=drop_suspect
+        )
+        panels.append(Panel(points, laws[task]))
+    return panels
+
+
+def file_format(out: str) -> str:
+    """The figure format that a file's suffix names; raises InputError naming the choices."""
+    suffix = Path(out).suffix.lower().lstrip(".")
+    if suffix not in FORMATS:
+        raise InputError(f"{out}: a figure's suffix must be one of {', '.join(FORMATS)}")
+    return suffix
