@@ -8,6 +8,7 @@ from typing import Any
 
 from vtc.data.collate import Collator, ImageSource
 from vtc.data.dataset import TokenisedSamples, tokenise
+from vtc.data.features import FeatureStore, LevelReader, preprocessing_hash
 from vtc.data.labels import TurnEncoder
 from vtc.data.samples import Samples
 from vtc.errors import InputError
@@ -16,6 +17,7 @@ from vtc.model.sources import EncoderSource
 from vtc.train.align import AlignCollator, AlignSamples, align_rows
 from vtc.train.image_sources import (
     MEMORY_LIMIT,
+    CachedLevels,
     Pixels,
     encode_in_memory,
     feature_bytes,
@@ -89,7 +91,7 @@ class Inputs:
     ) -> ImageSource:
         paths = {path for sample in self.samples.rows for path in sample["images"]}
         if self.features is not None:
-            raise InputError("not yet")
+            return CachedLevels(self._open_cache(self.features, processor, encoder, levels))
         pixels = Pixels(self.samples.image_root, processor.image_processor)
         size = feature_bytes(model, len(paths))
         if not paths or size > MEMORY_LIMIT:
@@ -100,6 +102,23 @@ class Inputs:
             return pixels
         self.say(f"encoding {len(paths)} images once ({size / 1e6:.1f} MB kept in memory)")
         return encode_in_memory(model, pixels, sorted(paths))
+
+    def _open_cache(
+        self, folder: Path, processor: Any, encoder: EncoderSource, levels: Sequence[int]
+    ) -> LevelReader:
+        store = FeatureStore.open(folder)
+        store.check(encoder.fingerprint, preprocessing_hash(processor.image_processor))
+        made_from = store.manifest["image_root"]
+        if Path(made_from) != self.samples.image_root:
+            raise InputError(
+                f"features {folder} are of images under {made_from}, the samples' stand under "
+                f"{self.samples.image_root}; encode those, or give --images {made_from}"
+            )
+        missing = (p for s in self.samples.rows for p in s["images"] if p not in store)
+        absent = next(missing, None)
+        if absent is not None:
+            raise InputError(f"features {folder} lack image {absent}; encode these samples along")
+        return store.reader(levels)
 
 
 def _tokenizer_key(tokenizer: Any) -> str:
