@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from vtc.cost.flops import prefill_flops
-from vtc.figures.style import MARKERS, new_figure, ordered_colors
 from vtc.figures.panel import Panel
+from vtc.figures.style import MARKERS, new_figure, ordered_colors
 from vtc.law.power import PowerLaw, optimal_visual_tokens
 from vtc.tables.quantity import format_count
 
