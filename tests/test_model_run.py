@@ -204,3 +204,15 @@ def test_llm_without_chat_template_and_truncated_weights(tiny_world: TinyWorld, 
     (copy / "chat_template.jinja").unlink()
     with pytest.raises(InputError, match="no chat template"):
         load_llm(copy)
+
+
+def test_an_llm_with_sampling_settings_can_be_saved(tiny_world: TinyWorld, tmp_path: Path):
+    """transformers refuses to save a temperature beside greedy decoding; Vicuna ships one."""
+    copy = shutil.copytree(tiny_world.llama, tmp_path / "llm")
+    settings = {"do_sample": False, "temperature": 0.9, "top_p": 0.6}
+    (copy / "generation_config.json").write_text(json.dumps(settings))
+    built = assemble(tiny_world.encoder, copy, "avgpool", 1)
+    save(built, tmp_path / "run", "full")
+    config = load_run(tmp_path / "run").model.generation_config
+    assert (config.do_sample, config.temperature) == (False, None)
+    assert config.eos_token_id == [built.processor.tokenizer.eos_token_id]
