@@ -158,3 +158,24 @@ def test_quiet_says_nothing_and_changes_no_data(bare):
     assert usual.stdout == quiet.stdout
     assert "2 rows" in usual.stderr
     assert quiet.stderr == ""
+
+
+def test_a_progress_bar_is_drawn_on_a_terminal_alone():
+    code = (
+        "from vtc import console\n"
+        "for number in console.track(range(3), 'counting'): print(number)\n"
+    )
+    arguments = [sys.executable, "-c", code]
+    silent = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert (silent.stdout, silent.stderr) == ("0\n1\n2\n", "")
+    master, terminal = pty.openpty()
+    try:
+        drawn = subprocess.run(
+            arguments, stdout=subprocess.PIPE, stderr=terminal, text=True, check=True
+        )
+        on_screen = os.read(master, 100_000).decode()
+    finally:
+        os.close(terminal)
+        os.close(master)
+    assert drawn.stdout == "0\n1\n2\n"
+    assert "counting" in on_screen

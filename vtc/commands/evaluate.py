@@ -74,6 +74,6 @@ def evaluate(
     result = aggregate(rows)
     if scores:
         options.emit(result, specs.SCORES, scores, None, force, footer=about)
-    if out == "-" and fmt in (None, "table"):
+    if out == "-" and fmt in (None, "table") and scores != "-":
         columns = "run_id n_params visual_tokens benchmark score stderr chance n_items"
         options.emit(result, specs.SCORES, "-", "table", force, columns=columns.split())
