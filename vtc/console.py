@@ -86,6 +86,8 @@ def progress(description: str, total: int | None = None):
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
+        # Data printed meanwhile is for stdout: rich would send it where the bar is, to stderr.
+        redirect_stdout=False,
     )
     with bar:
         task = bar.add_task(description, total=total)
