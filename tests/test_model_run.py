@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TinyWorld
+from safetensors.torch import load_file, save_file
 
 from vtc.errors import InputError
 from vtc.model.assemble import Assembled, assemble
@@ -89,6 +90,12 @@ def test_image_token_gets_a_row_only_where_none_is_free(tiny_world: TinyWorld):
     qwen, llama = load_llm(tiny_world.qwen), load_llm(tiny_world.llama)
     assert qwen.model.get_input_embeddings().num_embeddings == len(qwen.tokenizer) + 7
     assert llama.model.get_input_embeddings().num_embeddings == len(llama.tokenizer)
+    # The new row is the same each time it is made.
+    again = load_llm(tiny_world.llama).model
+    assert torch.equal(again.lm_head.weight, llama.model.lm_head.weight)
+    assert torch.equal(
+        again.get_input_embeddings().weight[-1], again.get_input_embeddings().weight[:-1].mean(0)
+    )
     # Counted before vtc added its row.
     assert (
         llama.source.n_params_total
@@ -169,6 +176,12 @@ def test_unfinished_and_damaged_runs_are_named(built: Assembled, tmp_path: Path)
         path.write_bytes(path.read_bytes()[:1000])
         with pytest.raises(InputError, match="damaged"):
             load_run(tmp_path / weights)
+    save(built, tmp_path / "full", "full", force=True)
+    state = load_file(path)
+    del state["model.multi_modal_projector.attn_out.bias"]
+    save_file(state, path, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"lacks .*attn_out\.bias"):
+        load_run(tmp_path / "full")
     (tmp_path / "full" / "manifest.json").write_text("{")
     with pytest.raises(InputError, match="not valid JSON"):
         load_run(tmp_path / "full")
@@ -216,3 +229,19 @@ def test_an_llm_with_sampling_settings_can_be_saved(tiny_world: TinyWorld, tmp_p
     config = load_run(tmp_path / "run").model.generation_config
     assert (config.do_sample, config.temperature) == (False, None)
     assert config.eos_token_id == [built.processor.tokenizer.eos_token_id]
+
+
+def test_weights_that_lack_a_part_are_refused(tiny_world: TinyWorld, tmp_path: Path):
+    """transformers would fill them with random numbers and go on."""
+    copy = shutil.copytree(tiny_world.encoder, tmp_path / "encoder")
+    state = load_file(copy / "model.safetensors")
+    lacking = {name: value for name, value in state.items() if "layers.1.mlp.fc1" not in name}
+    save_file(lacking, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"lack .*layers\.1\.mlp\.fc1\.bias and 1 more"):
+        load_encoder(copy)
+    copy = shutil.copytree(tiny_world.llama, tmp_path / "llm")
+    state = load_file(copy / "model.safetensors")
+    del state["lm_head.weight"]
+    save_file(state, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"lack lm_head\.weight"):
+        load_llm(copy)

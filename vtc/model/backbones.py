@@ -1,5 +1,6 @@
 """Loading the two backbones, a vision encoder and an LLM, with what belongs to them."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,9 @@ def load_encoder(source: str | Path, dtype: torch.dtype = torch.float32) -> Enco
     vision_config = getattr(config, "vision_config", config)
     if type(vision_config) not in MODEL_MAPPING or not hasattr(vision_config, "patch_size"):
         raise InputError(f"encoder {source}: a {config.model_type} model is no vision encoder")
-    tower = _load(source, MODEL_MAPPING[type(vision_config)], config=vision_config, dtype=dtype)
+    kind = MODEL_MAPPING[type(vision_config)]
+    # A pooling head may be missing: vtc reads the patches' states alone.
+    tower = _load_whole(source, kind, r"embed|layer", config=vision_config, dtype=dtype)
     # The PIL processors give the same pixels on every machine, torchvision or not.
     processor = _load(source, AutoImageProcessor, backend="pil")
     return Encoder(encoder_source(source), tower.requires_grad_(False).eval(), processor)
@@ -72,15 +75,14 @@ def load_llm(source: str | Path, dtype: torch.dtype = torch.float32) -> Llm:
             f"llm {source}: its tokenizer has no chat template; put a chat_template.jinja beside it"
         )
     _ensure_pad(source, tokenizer)
-    model = _load(source, AutoModelForCausalLM, dtype=dtype)
+    model = _load_whole(source, AutoModelForCausalLM, dtype=dtype)
     if not hasattr(model.base_model, "embed_tokens"):
         raise InputError(
             f"llm {source}: a {model.config.model_type} model keeps its embedding under another "
             "name than embed_tokens; use a Llama, Qwen, Mistral, Gemma or similar model"
         )
     described = llm_source(source, model)
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    _ensure_rows(model, len(tokenizer))
     return Llm(described, model, tokenizer)
 
 
@@ -95,6 +97,32 @@ def _load(source: str | Path, loader: Any, **kwargs: Any) -> Any:
         if type(error).__name__ != "SafetensorError":
             raise
         raise InputError(f"model {source}: damaged or truncated weights ({error})") from None
+
+
+def _load_whole(source: str | Path, kind: Any, needed: str = "", **kwargs: Any) -> Any:
+    """Load a model, none of whose weights that match `needed` may be missing.
+
+    transformers fills what a checkpoint lacks with random numbers.
+    """
+    model, found = _load(source, kind, output_loading_info=True, **kwargs)
+    lacking = sorted(key for key in found["missing_keys"] if re.search(needed, key))
+    if lacking:
+        raise InputError(
+            f"model {source}: its weights lack {lacking[0]} and {len(lacking) - 1} more; "
+            f"it is no whole {type(model).__name__}"
+        )
+    return model
+
+
+def _ensure_rows(model: Any, n_tokens: int) -> None:
+    """Give every token an embedding row; new ones are the mean of the old, the same each time."""
+    n_rows = model.get_input_embeddings().num_embeddings
+    if n_tokens <= n_rows:
+        return
+    model.resize_token_embeddings(n_tokens, mean_resizing=False)
+    with torch.no_grad():
+        for table in (model.get_input_embeddings(), model.get_output_embeddings()):
+            table.weight[n_rows:] = table.weight[:n_rows].mean(0)
 
 
 def _check_causal(source: str | Path, config: Any) -> None:

@@ -184,11 +184,16 @@ def _load_full_run(
     folder: Path, dtype: torch.dtype
 ) -> tuple[VtcForConditionalGeneration, VtcProcessor]:
     try:
-        model = VtcForConditionalGeneration.from_pretrained(folder, dtype=dtype)
+        model, found = VtcForConditionalGeneration.from_pretrained(
+            folder, dtype=dtype, output_loading_info=True
+        )
         processor = VtcProcessor.from_pretrained(folder)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         first = str(error).splitlines()[0]
         raise InputError(f"run {folder}: its model is damaged ({first})") from None
+    if found["missing_keys"]:
+        lacking = min(found["missing_keys"])
+        raise InputError(f"run {folder}: its model is damaged (it lacks {lacking})")
     return model, processor
 
 
