@@ -54,7 +54,7 @@ def test_readme_names_every_folder():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     folders = [path.parent.name for path in sorted((ROOT / "vtc").glob("*/__init__.py"))]
     folders += ["docs", "recipes", "tests", "benchmarks"]
-    missing = [name for name in folders if not re.search(rf"^\s*{name}/\s+\w", text, re.MULTILINE)]
+    missing = [name for name in folders if not re.search(rf"(?:^|\s|─){name}/\s+\S", text)]
     assert not missing, f"README's file tree lacks {missing}"
 
 
