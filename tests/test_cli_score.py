@@ -131,3 +131,14 @@ def test_another_table_is_refused_by_name(tmp_path):
     done = vtc("score", path)
     assert done.returncode == 2
     assert "need table predictions, found rejects" in done.stderr
+
+
+def test_tables_of_several_runs_are_scored_together(tmp_path):
+    for run in ("r1", "r2"):
+        rows = [prediction(n, "yes", run_id=run) for n in range(2)]
+        write_rows(rows, specs.PREDICTIONS, tmp_path / f"{run}.parquet")
+    done = vtc("score", tmp_path / "r1.parquet", tmp_path / "r2.parquet", "--format", "json")
+    assert [json.loads(line)["run_id"] for line in done.stdout.splitlines()] == ["r1", "r2"]
+    twice = vtc("score", tmp_path / "r1.parquet", tmp_path / "r1.parquet")
+    assert twice.returncode == 2
+    assert "twice" in twice.stderr

@@ -6,7 +6,7 @@ from vtc.commands import options
 
 
 @click.command("score")
-@click.argument("predictions", type=click.Path(allow_dash=True))
+@click.argument("predictions", nargs=-1, required=True, type=click.Path(allow_dash=True))
 @click.option("--metric", help="Score with this metric, whatever the table says.")
 @click.option("--benchmark", help="Name of the benchmark, for a table without that column.")
 @click.option(
@@ -25,9 +25,9 @@ from vtc.commands import options
 def score(predictions, out, fmt, force, **given) -> None:
     """Score predictions from their stored text: one row a run and benchmark, no model.
 
-    PREDICTIONS is what `vtc eval` wrote, or anybody's table (Parquet, CSV or JSON lines): it needs
-    `prediction` and `references` (a text, or a list of them); `image_id`, where several items share
-    an image, keeps the standard errors honest. Columns that it lacks are given as options.
+    PREDICTIONS are tables that `vtc eval` wrote, or anybody's (Parquet, CSV or JSON lines): each
+    needs `prediction` and `references` (a text, or a list of them); `image_id`, where several items
+    share an image, keeps the standard errors honest. Columns that they lack are given as options.
 
     \b
     Example:
@@ -43,7 +43,8 @@ def score(predictions, out, fmt, force, **given) -> None:
 
     check_output(out, fmt, force)
     settings = {key: value for key, value in given.items() if value is not None}
-    rows = aggregate(map(score_item, read_predictions(predictions, given)))
-    about = footer(settings=settings, inputs=[predictions], seed=given["seed"])
+    items = (item for path in predictions for item in read_predictions(path, given))
+    rows = aggregate(map(score_item, items))
+    about = footer(settings=settings, inputs=predictions, seed=given["seed"])
     columns = "run_id backbone n_params visual_tokens benchmark score stderr chance n_items"
     options.emit(rows, specs.SCORES, out, fmt, force, footer=about, columns=columns.split())
