@@ -40,11 +40,7 @@ class TurnEncoder:
         """Tokenise the spans of many conversations at once (many times faster than one by one)."""
         texts = {span.text for turns in conversations for span in self.template.spans(turns)}
         new = [text for text in texts if text not in self._known]
-        if not new:
-            return
-        for text, ids in zip(
-            new, self.tokenizer(new, add_special_tokens=False).input_ids, strict=True
-        ):
+        for text, ids in zip(new, _tokenise_all(self.tokenizer, new), strict=True):
             self._known[text] = np.asarray(ids, dtype=np.int64)
 
     def tokens(self, turns: Sequence[Turn]) -> tuple[np.ndarray, np.ndarray]:
@@ -87,6 +83,19 @@ def expand_images(
     """Repeat the one token of each image `n_visual` times; ids and labels int64 [T]."""
     repeats = np.where(ids == image_token, n_visual, 1)
     return np.repeat(ids, repeats), np.repeat(labels, repeats)
+
+
+def _tokenise_all(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    """Token ids of many texts; of a fast tokenizer without the detour over offsets and masks."""
+    if not texts:
+        return []
+    core = getattr(tokenizer, "backend_tokenizer", None)
+    if core is None:
+        return tokenizer(texts, add_special_tokens=False).input_ids
+    # An earlier call may have left its padding and truncation behind; each call sets them anew.
+    core.no_padding()
+    core.no_truncation()
+    return [found.ids for found in core.encode_batch_fast(texts, add_special_tokens=False)]
 
 
 def one_block(ids: np.ndarray, labels: np.ndarray, image_token: int, n_visual: int) -> Encoded:
