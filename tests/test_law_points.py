@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from law_design import law
 
 from vtc.catalog.measurements import PUBLISHED
-from vtc.errors import InputError, NoAnswerError
+from vtc.errors import InputError, NoAnswerError, VtcError
 from vtc.law import holdout
 from vtc.law.estimate import Settings, estimate
 from vtc.law.points import read_points
@@ -218,3 +220,28 @@ def test_equal_data_have_equal_hashes_in_any_order():
     [points], [other] = read_points(ROWS, "t"), read_points(ROWS[::-1], "t")
     assert points.sha() == other.sha()
     assert points.sha() != other.subset(other.points[1:]).sha()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([10**4, 10**6, 5 * 10**8, 7 * 10**9, 10**12]),
+            st.sampled_from([1, 4, 16, 144, 576]),
+            st.floats(0, 1) | st.sampled_from([0.0, 0.5, 1.0]),
+        ),
+        max_size=25,
+    )
+)
+def test_any_points_give_a_finite_law_or_a_sentence(points):
+    rows = [{"n_params": n, "visual_tokens": v, "error": e} for n, v, e in points]
+    try:
+        row = _estimate(rows)
+    except VtcError:
+        return
+    json.dumps(row, allow_nan=False)
+    assert 0 <= row["d"] < 1
+    assert row["k"] > 0
+    spread = sum((p["error"] - np.mean([r["error"] for r in rows])) ** 2 for p in rows)
+    assert row["sse"] <= spread * (1 + 1e-9)
+    assert describe(row)

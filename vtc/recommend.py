@@ -74,6 +74,8 @@ def law_row(law: str, task: str | None) -> dict[str, Any]:
             f"law {law} was fitted on one LLM size, so it has no alpha and cannot weigh LLM size "
             "against visual tokens; fit it on runs of two or more sizes"
         )
+    if found[0]["k"] <= 0:
+        raise InputError(f"law {law}, task {chosen}: k is {found[0]['k']:g}; it must be above zero")
     return found[0]
 
 

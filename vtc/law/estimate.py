@@ -12,6 +12,7 @@ from vtc.law.grid import paper_grid
 from vtc.law.points import BILLION, Points
 from vtc.law.power import optimal_visual_tokens
 from vtc.law.varpro import Fits, fit_many
+from vtc.tables.specs import LAW
 
 INTERVAL_METHOD = "split-plot Satterthwaite"
 # Exponents that vary by more than this factor over the D that the data admit are weakly identified.
@@ -52,7 +53,7 @@ def estimate(points: Points, settings: Settings) -> dict[str, Any]:
         if not single:
             _add_ratio(row, settings, fit, (log_n, log_v, errors))
     _add_optimum(row, settings.text_tokens)
-    return row
+    return LAW.complete(row)
 
 
 def _arrays(points: Points) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

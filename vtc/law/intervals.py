@@ -85,7 +85,7 @@ def profile(log_n: np.ndarray, log_v: np.ndarray, errors: np.ndarray, fit: Fits)
     fits = fit_many(log_n, log_v, errors[None] - d[:, None], d_max=0.0)
     df = max(len(errors) - 4, 1)
     limit = fit.sse[0] * (1 + t_quantile(0.975, df) ** 2 / df)
-    return Profile(fits, d, fits.sse <= max(limit, fit.sse[0] * (1 + 1e-9)))
+    return Profile(fits, d, fits.sse <= max(limit, fits.sse.min()))
 
 
 def exponent_intervals(

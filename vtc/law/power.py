@@ -49,8 +49,10 @@ class PowerLaw:
 def power(
     k: float, alpha: float, beta: float, d: float, n_params: float, visual_tokens: float
 ) -> float:
-    """k (N / 1e9)^-alpha V^-beta + D."""
-    return k * (n_params / BILLION) ** -alpha * visual_tokens**-beta + d
+    """k (N / 1e9)^-alpha V^-beta + D, with k > 0."""
+    log = math.log(k) - alpha * math.log(n_params / BILLION) - beta * math.log(visual_tokens)
+    # Laws of hopeless data may have absurd exponents: far from the data they stay finite.
+    return math.exp(min(log, 700.0)) + d
 
 
 def optimal_visual_tokens(ratio: float, text_tokens: float) -> float:

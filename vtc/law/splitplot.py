@@ -42,10 +42,11 @@ def split(jacobian: np.ndarray, residual: np.ndarray, plots: np.ndarray) -> Stra
         return None
     solver = np.linalg.pinv(jacobian)
     ms_within = rss_both / df_within
-    if df_between == 0:
-        return Strata(solver, plots, ms_within, df_within, ms_within, 0, 1.0)
     unexplained = plots - jacobian @ (solver @ plots)
-    plot_size = float((unexplained * plots).sum() / df_between)
+    plot_size = float((unexplained * plots).sum()) / max(df_between, 1)
+    # Extreme exponents can leave all but one LLM without weight: nothing between them is left.
+    if df_between == 0 or plot_size <= 1e-9 * float((plots * plots).sum()):
+        return Strata(solver, plots, ms_within, df_within, ms_within, 0, 1.0)
     ms_between = max(rss_model - rss_both, 0.0) / df_between
     return Strata(solver, plots, ms_within, df_within, ms_between, df_between, plot_size)
 
