@@ -50,7 +50,7 @@ def finetune(runs, samples, method, lora_r, lora_alpha, lora_dropout, **flags) -
     """
     from pathlib import Path
 
-    from vtc.train.finetune import FinetuneJob, finetune_runs
+    from vtc.train.jobs import FinetuneJob
     from vtc.train.settings import FINETUNE, LoraSettings
 
     lora = LoraSettings(lora_r, lora_alpha, lora_dropout)
@@ -61,4 +61,7 @@ def finetune(runs, samples, method, lora_r, lora_alpha, lora_dropout, **flags) -
     plan = job.plan()
     if request.dry_run:
         return request.describe([folder for _, folder in plan])
+
+    from vtc.train.finetune import finetune_runs
+
     return request.run(lambda **context: finetune_runs(job, **context), len(runs))

@@ -47,7 +47,7 @@ def train_projector(samples, encoder, llm, compressor, visual_tokens, **flags) -
     """
     from pathlib import Path
 
-    from vtc.train.projector import ProjectorJob, train_projectors
+    from vtc.train.jobs import ProjectorJob
     from vtc.train.settings import PROJECTOR, AlignSettings
 
     align = AlignSettings(flags.pop("align_reduction"), flags.pop("align_scale"))
@@ -58,4 +58,7 @@ def train_projector(samples, encoder, llm, compressor, visual_tokens, **flags) -
     if request.dry_run:
         return request.describe([job.folder(v) for v in visual_tokens])
     job.refuse_existing()
+
+    from vtc.train.projector import train_projectors
+
     return request.run(lambda **context: train_projectors(job, **context), len(visual_tokens))

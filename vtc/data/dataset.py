@@ -2,16 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
 
 from vtc.data.labels import IGNORE, Encoded, TurnEncoder, one_block
-from vtc.data.packing import Questions, pack_questions, question_pairs
+from vtc.data.packing import Questions, Turns, pack_questions, question_pairs
 from vtc.errors import InputError
-
-Turns = Literal["dialogue", "independent"]
 
 
 @dataclass(frozen=True)

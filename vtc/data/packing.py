@@ -7,12 +7,16 @@ logits are those of the question asked alone.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from vtc.data.conversations import IMAGE
 from vtc.data.labels import IGNORE, Encoded, TurnEncoder, expand_images
 from vtc.data.templates import Turn
+
+Turns = Literal["dialogue", "independent"]
+"""How the turns of a conversation see one another: all before them, or only the image."""
 
 
 @dataclass(frozen=True)

@@ -1,53 +1,19 @@
 """Stage 2: train LLM and compressor together, from stage-1 runs."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vtc.errors import InputError
 from vtc.model.backbones import Encoder, load_encoder
 from vtc.model.run import Run, load_run, read_manifest, save_run
 from vtc.model.sources import locate
-from vtc.tables.atomic import refuse_existing
 from vtc.train.inputs import Inputs, Say
+from vtc.train.jobs import FinetuneJob
 from vtc.train.settings import StageSettings
 from vtc.train.stages import add_lora, unfreeze_for_finetune, what_trains
 from vtc.train.trainer import fit_model
-
-
-@dataclass(frozen=True)
-class FinetuneJob:
-    """Which stage-1 runs to go on from, and where the results go: a folder each, below `out`."""
-
-    runs: tuple[Path, ...]
-    out: Path
-    force: bool = False
-
-    def plan(self) -> list[tuple[Path, Path]]:
-        """Pairs of (stage-1 run, output folder), checked.
-
-        Raises InputError for a run that is not finished, two runs with one output, or an output
-        that exists.
-        """
-        pairs: dict[Path, Path] = {}
-        for run in self.runs:
-            folder = self.out / run_name(read_manifest(run))
-            if folder in pairs:
-                raise InputError(f"runs {pairs[folder]} and {run} would both become {folder}")
-            if folder.resolve() == run.resolve():
-                raise InputError(f"run {run} would be overwritten by its own result; change -o")
-            if folder.exists():
-                refuse_existing(folder, self.force)
-            pairs[folder] = run
-        return [(run, folder) for folder, run in pairs.items()]
-
-
-def run_name(manifest: dict[str, Any]) -> str:
-    """The folder of a finetuned run: LLM, compressor and V."""
-    return f"{manifest['llm']['name']}-{manifest['compressor']}-v{manifest['visual_tokens']}"
 
 
 def finetune_runs(

@@ -1,7 +1,6 @@
 """Stage 1: train compressors between a frozen encoder and a frozen LLM."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,34 +10,11 @@ from vtc.errors import InputError
 from vtc.model.assemble import Assembled, assemble
 from vtc.model.backbones import load_encoder, load_llm
 from vtc.model.run import save_run
-from vtc.tables.atomic import refuse_existing
 from vtc.train.align import AlignTrainer
 from vtc.train.inputs import Inputs, Say
+from vtc.train.jobs import ProjectorJob
 from vtc.train.stages import freeze_all_but_compressor, what_trains
 from vtc.train.trainer import fit_model
-
-
-@dataclass(frozen=True)
-class ProjectorJob:
-    """What to train: one compressor for each V, all between the same two backbones."""
-
-    encoder: str
-    llm: str
-    compressor: str
-    visual_tokens: tuple[int, ...]
-    out: Path
-    force: bool = False
-    compressor_settings: dict[str, Any] | None = None
-
-    def folder(self, visual_tokens: int) -> Path:
-        """The run folder of one V."""
-        return self.out / f"{self.compressor}-v{visual_tokens}"
-
-    def refuse_existing(self) -> None:
-        """Raise InputError if any run folder is there already and may not be overwritten."""
-        for folder in map(self.folder, self.visual_tokens):
-            if folder.exists():
-                refuse_existing(folder, self.force)
 
 
 def train_projectors(

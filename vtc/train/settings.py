@@ -9,7 +9,7 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from vtc.data.dataset import Turns
+from vtc.data.packing import Turns
 from vtc.data.templates import TemplateName
 from vtc.errors import InputError
 

@@ -1,0 +1,153 @@
+"""The two training commands as a user runs them."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from train_samples import write
+
+from vtc import cli
+from vtc.tables import specs
+from vtc.tables.read import read_rows
+
+QUICK = ("--batch-size", "4", "--accumulate", "1", "--max-steps", "2", "--log-every", "1")
+
+
+def run(*arguments, cwd):
+    command = [sys.executable, "-m", "vtc", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
+def run_here(*arguments):
+    """The command in this process, where torch is loaded already; its exit code."""
+    with pytest.raises(SystemExit) as caught:
+        cli.run([str(argument) for argument in arguments])
+    return caught.value.code
+
+
+def backbones(world):
+    return ("--encoder", world.encoder, "--llm", world.qwen, "--images", world.images)
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_world, tmp_path_factory):
+    """A folder where both stages have run: V = 1 and 4, stage 2 with independent questions."""
+    folder = tmp_path_factory.mktemp("trained")
+    write(folder)
+    steps = (
+        ("check-data", "samples.json", "--images", tiny_world.images, "-o", "samples.parquet"),
+        ("encode", "samples.parquet", "--encoder", tiny_world.encoder, "-o", "features"),
+        ("train-projector", "samples.parquet", "--features", "features", "--seed", "3",
+         *backbones(tiny_world), "--visual-tokens", "1,4", *QUICK, "-o", "runs"),
+        ("finetune", "runs/tokenpacker-v1", "runs/tokenpacker-v4", "--samples", "samples.parquet",
+         "--turns", "independent", "--max-questions", "1", "--features", "features",
+         *QUICK, "-o", "tuned"),
+    )  # fmt: skip
+    here = os.getcwd()
+    os.chdir(folder)
+    for step in steps[:2]:
+        assert run_here(*step) == 0
+    os.chdir(here)
+    for step in steps[2:]:
+        done = run(*step, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == ""
+    return folder
+
+
+def test_every_v_leaves_a_run_folder(trained, tiny_world):
+    for visual_tokens in (1, 4):
+        manifest = json.loads(
+            (trained / f"runs/tokenpacker-v{visual_tokens}/manifest.json").read_text()
+        )
+        assert manifest["visual_tokens"] == visual_tokens
+        assert (manifest["stage"], manifest["weights"]) == ("projector", "compressor")
+        assert manifest["seed"] == 3
+        assert manifest["footer"]["settings"]["learning_rate"] == 1e-3
+        log = read_rows(trained / f"runs/tokenpacker-v{visual_tokens}/train_log.parquet")
+        assert [row["step"] for row in log.rows] == [1, 2]
+        assert read_rows(
+            trained / f"runs/tokenpacker-v{visual_tokens}/train_log.parquet", specs.TRAIN_LOG
+        ).rows
+
+
+def test_finetuned_runs_name_their_parents_and_load(trained):
+    from vtc.model.run import load_run
+
+    run_folder = load_run(trained / "tuned/tiny-qwen-tokenpacker-v4")
+    parent = json.loads((trained / "runs/tokenpacker-v4/manifest.json").read_text())
+    assert run_folder.manifest["parent"] == parent["run_id"]
+    assert run_folder.manifest["weights"] == "full"
+    assert run_folder.model.compressor.visual_tokens == 4
+
+
+def test_dry_run_trains_nothing(trained, tiny_world):
+    done = run(
+        *("train-projector", "samples.parquet", *backbones(tiny_world), "--visual-tokens", "9"),
+        *("--batch-size", "4", "--accumulate", "2", "--dry-run", "-o", "planned"),
+        cwd=trained,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "steps = 3\n" in done.stdout
+    assert "output = planned/tokenpacker-v9\n" in done.stdout
+    assert not (trained / "planned").exists()
+
+
+def test_dry_run_of_finetune_names_the_folders(trained, monkeypatch, capsys):
+    monkeypatch.chdir(trained)
+    run_command = ("finetune", "runs/tokenpacker-v1", "--samples", "samples.parquet")
+    assert run_here(*run_command, "--method", "lora", "--dry-run", "-o", "planned") == 0
+    printed = capsys.readouterr().out
+    assert "method = lora\n" in printed
+    assert "output = planned/tiny-qwen-tokenpacker-v1\n" in printed
+
+
+def test_lora_leaves_a_whole_merged_model(trained, monkeypatch):
+    from vtc.model.run import load_run
+
+    monkeypatch.chdir(trained)
+    code = run_here(
+        *("finetune", "runs/tokenpacker-v1", "--samples", "samples.json", "--method", "lora"),
+        *("--images", trained_images(trained), "--lora-r", "4", *QUICK, "-o", "lora"),
+    )
+    assert code == 0
+    names = load_run(trained / "lora/tiny-qwen-tokenpacker-v1").model.state_dict()
+    assert not any("lora" in name for name in names)
+
+
+def trained_images(folder):
+    return read_rows(folder / "samples.parquet").footer["settings"]["image_root"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train-projector", "absent.json"), "absent.json does not exist"),
+        (("train-projector", "samples.parquet", "-o", "runs"), "tokenpacker-v4 exists"),
+        (("train-projector", "samples.parquet", "--visual-tokens", "5"), "cannot make 5 visual"),
+        (("train-projector", "samples.parquet", "--lr", "0"), "--lr 0.0 must be above 0"),
+        (("train-projector", "samples.parquet", "--features", "absent"), "features absent"),
+        (("finetune", "absent", "--samples", "samples.parquet"), "run absent does not exist"),
+        (
+            ("finetune", "runs/tokenpacker-v1", "--samples", "samples.parquet",
+             "--max-questions", "3"),
+            "--max-questions needs --turns independent",
+        ),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_exit_code_2(
+    trained, tiny_world, arguments, message, monkeypatch, capsys
+):
+    monkeypatch.chdir(trained)
+    more = ()
+    if arguments[0] == "train-projector":
+        more = (*backbones(tiny_world), *QUICK)
+        more += () if "--visual-tokens" in arguments else ("--visual-tokens", "4")
+    more += () if "-o" in arguments else ("-o", "elsewhere")
+    assert run_here(*arguments, *more) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Error")]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert not (trained / "elsewhere" / "tokenpacker-v4").exists()

@@ -1,0 +1,66 @@
+"""What a training command was asked for: inputs by name, and where the results go. No torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vtc.errors import InputError
+from vtc.tables.atomic import refuse_existing
+
+
+@dataclass(frozen=True)
+class ProjectorJob:
+    """What to train: one compressor for each V, all between the same two backbones."""
+
+    encoder: str
+    llm: str
+    compressor: str
+    visual_tokens: tuple[int, ...]
+    out: Path
+    force: bool = False
+    compressor_settings: dict[str, Any] | None = None
+
+    def folder(self, visual_tokens: int) -> Path:
+        """The run folder of one V."""
+        return self.out / f"{self.compressor}-v{visual_tokens}"
+
+    def refuse_existing(self) -> None:
+        """Raise InputError if any run folder is there already and may not be overwritten."""
+        for folder in map(self.folder, self.visual_tokens):
+            if folder.exists():
+                refuse_existing(folder, self.force)
+
+
+@dataclass(frozen=True)
+class FinetuneJob:
+    """Which stage-1 runs to go on from, and where the results go: a folder each, below `out`."""
+
+    runs: tuple[Path, ...]
+    out: Path
+    force: bool = False
+
+    def plan(self) -> list[tuple[Path, Path]]:
+        """Pairs of (stage-1 run, output folder), checked.
+
+        Raises InputError for a run that is not finished, two runs with one output, or an output
+        that exists.
+        """
+        # Loads torch, which checks that need no run should not wait for.
+        from vtc.model.run import read_manifest
+
+        pairs: dict[Path, Path] = {}
+        for run in self.runs:
+            folder = self.out / run_name(read_manifest(run))
+            if folder in pairs:
+                raise InputError(f"runs {pairs[folder]} and {run} would both become {folder}")
+            if folder.resolve() == run.resolve():
+                raise InputError(f"run {run} would be overwritten by its own result; change -o")
+            if folder.exists():
+                refuse_existing(folder, self.force)
+            pairs[folder] = run
+        return [(run, folder) for folder, run in pairs.items()]
+
+
+def run_name(manifest: dict[str, Any]) -> str:
+    """The folder of a finetuned run: LLM, compressor and V."""
+    return f"{manifest['llm']['name']}-{manifest['compressor']}-v{manifest['visual_tokens']}"
