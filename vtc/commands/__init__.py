@@ -5,6 +5,7 @@ from vtc.commands.encode import encode
 from vtc.commands.evaluate import evaluate
 from vtc.commands.finetune import finetune
 from vtc.commands.fit import fit
+from vtc.commands.lab import lab
 from vtc.commands.plot import plot
 from vtc.commands.recommend import recommend
 from vtc.commands.score import score
@@ -12,6 +13,7 @@ from vtc.commands.show import show
 from vtc.commands.train_projector import train_projector
 
 COMMANDS: tuple = (
+    lab,
     check_data,
     encode,
     train_projector,
