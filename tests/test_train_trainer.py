@@ -116,6 +116,12 @@ def test_log_has_a_row_a_step_and_the_loss_falls(tiny_world, tmp_path):
     assert all(row["grad_norm"] > 0 for row in log)
 
 
+def test_first_and_last_step_are_always_logged(tiny_world, tmp_path):
+    samples = read(tmp_path, tiny_world)
+    _, log = train(tiny_world, tmp_path, QUICK, samples, max_steps=5, log_every=3)
+    assert [row["step"] for row in log] == [1, 3, 5]
+
+
 def test_number_of_steps_is_trainers(tiny_world, tmp_path):
     samples = read(tmp_path, tiny_world, n=10)
     settings = replace(QUICK, batch_size=3, accumulate=2, epochs=2.0, max_steps=None)

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from vtc.model.backbones import Encoder, load_encoder
-from vtc.model.run import Run, load_run, read_manifest, save_run
+from vtc.model.run import Run, default_run_id, load_run, read_manifest, save_run
 from vtc.model.sources import locate
 from vtc.train.inputs import Inputs, Say
-from vtc.train.jobs import FinetuneJob
+from vtc.train.jobs import FinetuneJob, unique_run_id
 from vtc.train.settings import StageSettings
 from vtc.train.stages import add_lora, unfreeze_for_finetune, what_trains
 from vtc.train.trainer import fit_model
@@ -37,6 +37,7 @@ def finetune_runs(
     for source, folder in plan:
         encoder = _encoder_of(source, encoder, inputs.settings)
         run = _load(source, encoder, inputs.settings)
+        parent = run.manifest["run_id"]
         model, log = _train(run, inputs, job.out, say, advance)
         save_run(
             folder,
@@ -47,7 +48,10 @@ def finetune_runs(
             stage="finetune",
             weights="full",
             seed=inputs.settings.seed,
-            parent=run.manifest["run_id"],
+            parent=parent,
+            run_id=unique_run_id(
+                default_run_id(model, run.llm, "finetune", inputs.settings.seed), footer, parent
+            ),
             train_log=log,
             footer=footer,
             force=job.force,

@@ -9,10 +9,10 @@ import torch
 from vtc.errors import InputError
 from vtc.model.assemble import Assembled, assemble
 from vtc.model.backbones import load_encoder, load_llm
-from vtc.model.run import save_run
+from vtc.model.run import default_run_id, save_run
 from vtc.train.align import AlignTrainer
 from vtc.train.inputs import Inputs, Say
-from vtc.train.jobs import ProjectorJob
+from vtc.train.jobs import ProjectorJob, unique_run_id
 from vtc.train.stages import freeze_all_but_compressor, what_trains
 from vtc.train.trainer import fit_model
 
@@ -50,6 +50,9 @@ def train_projectors(
             stage="projector",
             weights="compressor",
             seed=inputs.settings.seed,
+            run_id=unique_run_id(
+                default_run_id(one.model, one.llm, "projector", inputs.settings.seed), footer
+            ),
             train_log=log,
             footer=footer,
             force=job.force,

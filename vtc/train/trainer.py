@@ -60,8 +60,10 @@ class LogRows(TrainerCallback):
         self._start = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Move the progress bar."""
+        """Move the progress bar; the last step is always logged."""
         self.advance(1)
+        if state.global_step >= state.max_steps:
+            control.should_log = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Keep one row; Trainer's closing summary, which has no loss, is left out."""
