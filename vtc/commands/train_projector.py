@@ -25,7 +25,7 @@ from vtc.commands import options, training
 )
 @click.option(
     "--align-reduction",
-    type=click.Choice(["sum", "mean"]),
+    type=click.Choice(["sum", "mean", "sqrt"]),
     default="sum",
     show_default=True,
     help="How the embeddings of a region's words become the target of align.",

@@ -36,13 +36,15 @@ def region_targets(
 ) -> Tensor:
     """The target of every cell [n_cells, d]: sum or mean of its tokens' embeddings, scaled.
 
+    `sqrt` stands between them: the sum over the root of the number of tokens, about as long as
+    one embedding however many there are.
     `token_ids` and `cells` are [R], `embeddings` [vocabulary, d]. A cell without tokens is zero.
     """
     targets = embeddings.new_zeros(n_cells, embeddings.shape[1])
     targets.index_add_(0, cells, embeddings[token_ids])
-    if settings.reduction == "mean":
-        counts = torch.bincount(cells, minlength=n_cells).clamp(min=1)
-        targets /= counts[:, None]
+    if settings.reduction != "sum":
+        counts = torch.bincount(cells, minlength=n_cells).clamp(min=1)[:, None]
+        targets /= counts if settings.reduction == "mean" else counts.sqrt()
     return targets * settings.scale
 
 

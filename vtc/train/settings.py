@@ -31,7 +31,7 @@ class LoraSettings:
 class AlignSettings:
     """The target of `--objective align`: how the words shown in a cell become one vector."""
 
-    reduction: Literal["sum", "mean"] = "sum"
+    reduction: Literal["sum", "mean", "sqrt"] = "sum"
     scale: float = 1.0
 
 
