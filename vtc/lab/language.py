@@ -29,7 +29,8 @@ def build(size: LlmSize, seed: int) -> Qwen2ForCausalLM:
 
     Keys start equal to queries, and outputs as the transpose of values: tokens attend to those
     alike and copy them (mimetic initialisation, Trockman & Kolter, arXiv 2305.09828). Without it
-    the smallest LLMs do not learn to look up a cell within the budget.
+    the smallest LLMs do not learn to look up a cell within the budget. A slow rotary base leaves
+    most of a head's dimensions to what a token says, and few to where it stands.
     """
     torch.manual_seed(seed)
     scale = 1 / math.sqrt(size.width)
@@ -41,6 +42,7 @@ def build(size: LlmSize, seed: int) -> Qwen2ForCausalLM:
         num_attention_heads=size.heads,
         num_key_value_heads=size.heads,
         max_position_embeddings=512,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
         tie_word_embeddings=True,
         initializer_range=0.7 * scale,
         pad_token_id=words.ID[words.PAD],
@@ -66,7 +68,7 @@ def render_as_vectors(embedding: Tensor, pages: Pages, visual_tokens: int) -> Te
     image, thing = np.nonzero(pages.content)
     cells = pages.cells[image, thing]
     window = (cells // words.SIDE // cell) * side + (cells % words.SIDE) // cell
-    fields = (pages.rows(), pages.columns(), pages.content)
+    fields = (pages.places(), pages.content)
     ids = torch.from_numpy(np.stack([field[image, thing] for field in fields], axis=-1))
     place = torch.from_numpy(image * visual_tokens + window)
     summed = torch.zeros(len(pages) * visual_tokens, embedding.shape[1]).index_add(
@@ -137,8 +139,8 @@ def train(
 ) -> float:
     """Pre-train in place; returns the mean loss of the last 50 steps in nats.
 
-    Documents start sparse and fill up to full pages over the first `settings.easy` share of the
-    steps; the number of visual tokens is drawn at every step.
+    Pages start nearly empty (one object, four characters) and fill up over the first
+    `settings.easy` share of the steps; the number of visual tokens is drawn at every step.
     """
     rng = np.random.default_rng([seed, 2])
     optimizer = torch.optim.AdamW(
@@ -149,8 +151,7 @@ def train(
     for step in range(settings.steps):
         set_rate(optimizer, learning_rate, step, settings.steps)
         grown = min(1.0, step / (settings.easy * settings.steps))
-        most = int(4 * (words.SIDE**2 / 4) ** grown)
-        loss = _step_loss(model, facts, settings, rng, most)
+        loss = _step_loss(model, facts, settings, rng, grown)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -173,7 +174,7 @@ def _step_loss(
     facts: Facts,
     settings: LanguageTraining,
     rng: np.random.Generator,
-    most: int,
+    grown: float,
 ) -> Tensor:
     """Mean loss a supervised token under one number of visual tokens.
 
@@ -182,7 +183,10 @@ def _step_loss(
     """
     visual_tokens = int(rng.choice(settings.visual_tokens, p=settings.shares))
     half = settings.images // 2
-    both = [scenes.sample(rng, half, facts), documents.sample(rng, half, most=most)]
+    both = [
+        scenes.sample(rng, half, facts, most=1 + min(3, int(4 * grown))),
+        documents.sample(rng, half, most=int(4 * (words.SIDE**2 / 4) ** grown)),
+    ]
     asked = np.concatenate(
         [
             questions.about_scenes(rng, both[0], facts, settings.questions),

@@ -23,21 +23,17 @@ class Pages:
     def __len__(self) -> int:
         return len(self.counts)
 
-    def rows(self) -> np.ndarray:
-        """Word ids [B, M] of the rows the things stand in."""
-        return words.span("row").start + self.cells // words.SIDE
-
-    def columns(self) -> np.ndarray:
-        """Word ids [B, M] of the columns the things stand in."""
-        return words.span("column").start + self.cells % words.SIDE
+    def places(self) -> np.ndarray:
+        """Word ids [B, M] of the cells the things stand in."""
+        return words.span("cell").start + self.cells
 
     def reading_order(self, image: int) -> np.ndarray:
         """Indices of the things on one image, top left to bottom right."""
         return np.argsort(self.cells[image, : self.counts[image]])
 
     def region_text(self, image: int, thing: int) -> str:
-        """What a region says: its row, its column and its content, in words."""
-        ids = (self.rows()[image, thing], self.columns()[image, thing], self.content[image, thing])
+        """What a region says: its cell and its content, in words."""
+        ids = (self.places()[image, thing], self.content[image, thing])
         return " ".join(words.WORDS[i] for i in ids)
 
 

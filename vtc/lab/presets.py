@@ -30,9 +30,9 @@ class LanguageTraining:
 
 
 SIZES = (
-    LlmSize("mini-a", 32, 2, 2, 64, 6e-3),
+    LlmSize("mini-a", 32, 2, 1, 64, 6e-3),
     LlmSize("mini-b", 52, 2, 2, 136, 5e-3),
-    LlmSize("mini-c", 72, 3, 4, 192, 4e-3),
+    LlmSize("mini-c", 72, 3, 2, 192, 4e-3),
     LlmSize("mini-d", 120, 4, 4, 288, 2.5e-3),
     LlmSize("mini-e", 168, 5, 4, 448, 1.5e-3),
 )

@@ -25,7 +25,7 @@ def about_scenes(rng: np.random.Generator, pages: Pages, facts: Facts, n: int) -
 
 
 def about_documents(rng: np.random.Generator, pages: Pages, n: int) -> np.ndarray:
-    """Ask `n` times "letter <row> <column>" of each document: word ids [B, n, 4], answer last.
+    """Ask `n` times "letter in <cell>" of each document: word ids [B, n, 4], answer last.
 
     Only cells that hold a character are asked, in random order, repeating once all were asked.
     """
@@ -33,24 +33,27 @@ def about_documents(rng: np.random.Generator, pages: Pages, n: int) -> np.ndarra
     order = np.argsort(np.where(pages.content > 0, rng.random(pages.content.shape), 2.0), axis=1)
     thing = order[images, np.arange(n)[None] % pages.counts[:, None]]
     letter = np.full_like(thing, words.ID["letter"])
-    fields = (pages.rows(), pages.columns(), pages.content)
-    return np.stack([letter, *(field[images, thing] for field in fields)], axis=-1)
+    fields = (pages.places(), pages.content)
+    return np.stack(
+        [letter, np.full_like(thing, words.ID["in"]), *(field[images, thing] for field in fields)],
+        axis=-1,
+    )
 
 
-CAPTION_THINGS = 2
+CAPTION_THINGS = 3
 """Things a caption tells of."""
 
 
 def captions(rng: np.random.Generator, pages: Pages) -> np.ndarray:
-    """A caption of each image: row, column and content of two of its things: word ids [B, 6].
+    """A caption of each image: cell and content of three of its things: word ids [B, 6].
 
-    The two are in reading order; of an image with one thing both are that one.
+    They are in reading order; where there are fewer, some are told twice.
     """
     images = np.arange(len(pages))[:, None]
     order = np.argsort(np.where(pages.content > 0, rng.random(pages.content.shape), 2.0), axis=1)
     thing = order[images, np.arange(CAPTION_THINGS)[None] % pages.counts[:, None]]
     thing = np.take_along_axis(thing, np.argsort(pages.cells[images, thing], axis=1), axis=1)
-    fields = (pages.rows(), pages.columns(), pages.content)
+    fields = (pages.places(), pages.content)
     told = np.stack([field[images, thing] for field in fields], axis=-1)
     return told.reshape(len(pages), -1)
 

@@ -14,11 +14,12 @@ IMAGE_PIXELS = words.SIDE * glyphs.PIXELS
 class Camera:
     """How good the pictures are.
 
-    The ink of a character is uniform in [faintest, 1]; objects are painted solidly, for a faded
-    colour would be another colour. noise: standard deviation in grey levels of every pixel.
+    The ink of each character is log-uniform in [faintest, 1], so that some are beyond reading at
+    any number of visual tokens; objects are painted solidly, for a faded colour would be another
+    colour. noise: standard deviation of every pixel in grey levels.
     """
 
-    faintest: float = 0.25
+    faintest: float = 0.02
     noise: float = 24.0
 
 
@@ -30,7 +31,8 @@ def draw(pages: Pages, rng: np.random.Generator, camera: Camera) -> np.ndarray:
     content = pages.content[image, thing]
     place = pages.cells[image, thing]
     fades = content >= words.span("character").start
-    ink = np.where(fades, rng.uniform(camera.faintest, 1.0, len(content)), 1.0).astype(np.float32)
+    fading = np.exp(rng.uniform(np.log(camera.faintest), 0.0, len(content)))
+    ink = np.where(fades, fading, 1.0).astype(np.float32)
     cells[image, place] = _TILES[content] * ink[:, None, None]
     colours[image, place] = _COLOURS[content]
     paper = rng.uniform(225, 250, (len(pages), 1, 1, 1)).astype(np.float32)

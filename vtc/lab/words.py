@@ -38,9 +38,8 @@ class Span:
 
 _GROUPS = {
     "special": [PAD, END, ANSWER, IMAGE],
-    "glue": ["of", "letter"],
-    "row": [f"row{i + 1}" for i in range(SIDE)],
-    "column": [f"column{i + 1}" for i in range(SIDE)],
+    "glue": ["of", "letter", "in"],
+    "cell": [f"{row}{column + 1}" for row in "abcdefghijkl" for column in range(SIDE)],
     "shape": [*SHAPES],
     "colour": [*COLOURS],
     # An object's kind is a word of its own, so that seeing it needs no binding of two words.
@@ -55,5 +54,5 @@ ID: dict[str, int] = {word: position for position, word in enumerate(WORDS)}
 
 
 def span(group: str) -> Span:
-    """The ids of a group of words (row, column, shape, colour, kind, role, person, character)."""
+    """The ids of a group of words (cell, shape, colour, kind, role, person, character)."""
     return Span(ID[_GROUPS[group][0]], len(_GROUPS[group]))
