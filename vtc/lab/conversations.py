@@ -23,7 +23,7 @@ def pretraining_row(name: str, image: str, pages: Pages, index: int, caption: np
     ]
     told = " ".join(words.WORDS[i] for i in caption)
     turns = [
-        {"from": "human", "value": f"{words.IMAGE}\ncaption"},
+        {"from": "human", "value": words.IMAGE},
         {"from": "gpt", "value": told},
     ]
     return {"id": name, "image": image, "conversations": turns, "regions": regions}
