@@ -23,8 +23,8 @@ install: .venv/.installed ## Make .venv and install vtc into it
 	touch $@
 
 demo: install ## The quick study, from images to a recommendation (about ten minutes on two cores)
-	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --snakefile recipes/study/Snakefile \
-		--configfile recipes/study/quick.yaml --directory $(DEMO) --cores 2 --quiet rules
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --snakefile recipes/study/Snakefile \
+		--config study=quick --directory $(DEMO) --cores 2 --quiet rules
 	@cat $(DEMO)/report.txt
 
 test: install ## All tests, offline, on the CPU
