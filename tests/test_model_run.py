@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import TinyWorld
 from safetensors.torch import load_file, save_file
+from transformers import AutoImageProcessor
 
 from vtc.errors import InputError
 from vtc.model.assemble import Assembled, assemble
@@ -149,13 +151,33 @@ def test_moved_study_still_loads_and_changed_backbone_is_refused(
 
 
 def test_existing_run_is_kept_without_force(built: Assembled, tmp_path: Path):
-    save(built, tmp_path / "run", "compressor", run_id="first")
+    save(built, tmp_path / "run", "compressor", parent="first")
     with pytest.raises(InputError, match="exists"):
-        save(built, tmp_path / "run", "compressor", run_id="second")
-    assert read_manifest(tmp_path / "run")["run_id"] == "first"
-    save(built, tmp_path / "run", "compressor", run_id="second", force=True)
-    assert read_manifest(tmp_path / "run")["run_id"] == "second"
+        save(built, tmp_path / "run", "compressor", parent="second")
+    assert read_manifest(tmp_path / "run")["parent"] == "first"
+    save(built, tmp_path / "run", "compressor", parent="second", force=True)
+    assert read_manifest(tmp_path / "run")["parent"] == "second"
     assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
+
+
+def test_runs_that_differ_in_anything_have_their_own_id(built: Assembled, tmp_path: Path):
+    settings = {"settings": {"objective": "lm"}, "inputs": [{"sha256": "a"}]}
+    other_encoder = replace(built, encoder=replace(built.encoder, fingerprint="another"))
+    made = [
+        (built, {"footer": settings}),
+        (built, {"footer": {**settings, "settings": {"objective": "align"}}}),
+        (built, {"footer": {**settings, "inputs": [{"sha256": "b"}]}}),
+        (built, {"footer": settings, "parent": "parent"}),
+        (other_encoder, {"footer": settings}),
+        (built, {"footer": settings}),
+    ]
+    ids = [
+        save(one, tmp_path / str(number), "compressor", **given)["run_id"]
+        for number, (one, given) in enumerate(made)
+    ]
+    assert len(set(ids)) == 5
+    assert ids[-1] == ids[0]
+    assert all(name.startswith("tiny-qwen-tokenpacker-v4-projector-s3-") for name in ids)
 
 
 def test_a_failed_save_leaves_nothing(built: Assembled, tmp_path: Path):
@@ -229,6 +251,38 @@ def test_an_llm_with_sampling_settings_can_be_saved(tiny_world: TinyWorld, tmp_p
     config = load_run(tmp_path / "run").model.generation_config
     assert (config.do_sample, config.temperature) == (False, None)
     assert config.eos_token_id == [built.processor.tokenizer.eos_token_id]
+
+
+def test_a_head_with_a_bias_is_refused(tiny_world: TinyWorld, tmp_path: Path):
+    """Llava's head has none: a finetuned run would come back without it, and give other logits."""
+    from transformers import PhiConfig, PhiForCausalLM
+
+    copy = shutil.copytree(tiny_world.llama, tmp_path / "phi")
+    vocabulary = len(load_llm(tiny_world.llama).tokenizer)
+    shape = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 1}
+    PhiForCausalLM(
+        PhiConfig(**shape, num_attention_heads=4, vocab_size=vocabulary)
+    ).save_pretrained(copy)
+    with pytest.raises(InputError, match="phi: the head of a phi model has a bias"):
+        load_llm(copy)
+
+
+def test_a_whole_run_keeps_pillows_preprocessing(
+    built: Assembled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Where torchvision is installed, transformers would take its other resizing instead."""
+    asked = []
+    load = AutoImageProcessor.from_pretrained
+
+    def spy(*args, **kwargs):
+        asked.append(kwargs.get("backend"))
+        return load(*args, **kwargs)
+
+    save(built, tmp_path / "run", "full")
+    monkeypatch.setattr(AutoImageProcessor, "from_pretrained", spy)
+    run = load_run(tmp_path / "run")
+    assert asked[-1] == "pil"
+    assert run.processor.image_processor.to_dict() == built.processor.image_processor.to_dict()
 
 
 def test_weights_that_lack_a_part_are_refused(tiny_world: TinyWorld, tmp_path: Path):

@@ -11,7 +11,6 @@ from train_samples import write
 from vtc import cli
 from vtc.tables import specs
 from vtc.tables.read import read_rows
-from vtc.train.jobs import unique_run_id
 
 QUICK = ("--batch-size", "4", "--accumulate", "1", "--max-steps", "2", "--log-every", "1")
 
@@ -72,19 +71,6 @@ def test_every_v_leaves_a_run_folder(trained, tiny_world):
         assert read_rows(
             trained / f"runs/tokenpacker-v{visual_tokens}/train_log.parquet", specs.TRAIN_LOG
         ).rows
-
-
-def test_runs_that_differ_in_anything_have_their_own_id():
-    settings = {"settings": {"objective": "lm"}, "inputs": [{"sha256": "a"}]}
-    other = {"settings": {"objective": "align"}, "inputs": [{"sha256": "a"}]}
-    ids = {
-        unique_run_id("run", settings),
-        unique_run_id("run", other),
-        unique_run_id("run", settings, "parent"),
-        unique_run_id("run", {**settings, "inputs": [{"sha256": "b"}]}),
-    }
-    assert len(ids) == 4
-    assert unique_run_id("run", dict(settings)) in ids
 
 
 def test_finetuned_runs_name_their_parents_and_load(trained):

@@ -1,8 +1,11 @@
 """What trains in each stage, and only that."""
 
+import pytest
 import torch
 from train_samples import build, collator, read
 
+from vtc.errors import InputError
+from vtc.train.inputs import Inputs
 from vtc.train.settings import FINETUNE, PROJECTOR, LoraSettings
 from vtc.train.stages import (
     add_lora,
@@ -68,6 +71,22 @@ def test_lora_adapts_the_llms_linears_only_and_merges(tiny_world, tmp_path):
     assert {f"{name}.weight" for name in targets} <= changed
     rest = changed - {f"{name}.weight" for name in targets}
     assert all("multi_modal_projector" in name for name in rest)
+
+
+@pytest.mark.parametrize("name", ["max_steps", "max_length", "max_questions", "batch_size"])
+def test_counts_below_one_are_refused(name):
+    """Trainer takes zero steps for "no limit" and would train whole epochs."""
+    with pytest.raises(InputError, match=f"--{name.replace('_', '-')} 0 must be above 0"):
+        FINETUNE.with_(turns="independent", **{name: 0})
+
+
+def test_samples_without_images_are_no_reason_to_warn(tiny_world, tmp_path):
+    one, said = build(tiny_world), []
+    samples = read(tmp_path, tiny_world)
+    rows = [{**row, "images": []} for row in samples.rows]
+    inputs = Inputs(samples._replace(rows=rows), FINETUNE, say=said.append)
+    inputs.images(one.model, one.processor, one.encoder)
+    assert said == []
 
 
 def test_what_trains_counts_parameters(tiny_world):

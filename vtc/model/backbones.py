@@ -56,16 +56,24 @@ def load_encoder(source: str | Path, dtype: torch.dtype = torch.float32) -> Enco
     kind = MODEL_MAPPING[type(vision_config)]
     # A pooling head may be missing: vtc reads the patches' states alone.
     tower = _load_whole(source, kind, r"embed|layer", config=vision_config, dtype=dtype)
-    # The PIL processors give the same pixels on every machine, torchvision or not.
-    processor = _load(source, AutoImageProcessor, backend="pil")
+    processor = load_image_processor(source)
     return Encoder(encoder_source(source), tower.requires_grad_(False).eval(), processor)
+
+
+def load_image_processor(source: str | Path) -> Any:
+    """The image processor of a folder or hub id; raises InputError if there is none.
+
+    Always Pillow's: it gives the same pixels on every machine, torchvision or not.
+    """
+    return _load(source, AutoImageProcessor, backend="pil")
 
 
 def load_llm(source: str | Path, dtype: torch.dtype = torch.float32) -> Llm:
     """Load a causal LLM and its tokenizer from a folder or hub id.
 
     Embedding rows are added only if the id of `<image>` has none. Raises InputError if there is
-    none, it is not causal, or its tokenizer has no chat template.
+    none, it is not causal, its tokenizer has no chat template, or its parts do not fit Llava's
+    classes.
     """
     model_folder(source)
     _check_causal(source, _load(source, AutoConfig))
@@ -80,6 +88,12 @@ def load_llm(source: str | Path, dtype: torch.dtype = torch.float32) -> Llm:
         raise InputError(
             f"llm {source}: a {model.config.model_type} model keeps its embedding under another "
             "name than embed_tokens; use a Llama, Qwen, Mistral, Gemma or similar model"
+        )
+    if getattr(model.get_output_embeddings(), "bias", None) is not None:
+        # Llava's head has none: a saved model would come back without it.
+        raise InputError(
+            f"llm {source}: the head of a {model.config.model_type} model has a bias, for which "
+            "Llava has no place; use a Llama, Qwen, Mistral, Gemma or similar model"
         )
     described = llm_source(source, model)
     _ensure_rows(model, len(tokenizer))

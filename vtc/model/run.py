@@ -1,5 +1,6 @@
 """Run folders: what a training leaves, and how it comes back as a model."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from vtc.errors import InputError
 from vtc.model.assemble import assemble
-from vtc.model.backbones import Encoder, Llm
+from vtc.model.backbones import Encoder, Llm, load_image_processor
 from vtc.model.config import VtcConfig
 from vtc.model.modeling import VtcForConditionalGeneration
 from vtc.model.processor import VtcProcessor
@@ -50,7 +51,6 @@ def save_run(
     weights: Weights,
     seed: int,
     parent: str | None = None,
-    run_id: str | None = None,
     train_log: Sequence[dict[str, Any]] = (),
     footer: Mapping[str, Any] | None = None,
     force: bool = False,
@@ -58,13 +58,15 @@ def save_run(
     """Write a run folder, whole or not at all, and return its manifest.
 
     With weights "compressor" only the compressor is saved, and the backbones stay where they are;
-    with "full" the whole model. `run_id` defaults to a name made of the run's settings, `parent`
-    is the run_id that this one was trained from. Raises InputError if the folder exists and
-    `force` is not set.
+    with "full" the whole model. `parent` is the run_id that this one was trained from. The run_id
+    names LLM, compressor, V, stage and seed, and ends in six hex digits of all that made the run,
+    so that two runs that differ in anything else stay apart in scores. Raises InputError if the
+    folder exists and `force` is not set.
     """
     folder = Path(folder)
+    name = f"{llm.name}-{model.config.compressor}-v{model.compressor.visual_tokens}-{stage}-s{seed}"
     manifest = {
-        "run_id": run_id or default_run_id(model, llm, stage, seed),
+        "run_id": f"{name}-{_origin_hash(model.config, encoder, llm, parent, footer)}",
         "stage": stage,
         "weights": weights,
         "compressor": model.config.compressor,
@@ -89,12 +91,26 @@ def save_run(
     return manifest
 
 
-def default_run_id(
-    model: VtcForConditionalGeneration, llm: LlmSource, stage: Stage, seed: int
+def _origin_hash(
+    config: VtcConfig,
+    encoder: EncoderSource,
+    llm: LlmSource,
+    parent: str | None,
+    footer: Mapping[str, Any] | None,
 ) -> str:
-    """LLM, compressor, V, stage and seed as one name."""
-    tokens = model.compressor.visual_tokens
-    return f"{llm.name}-{model.config.compressor}-v{tokens}-{stage}-s{seed}"
+    """Six hex digits of the backbones, the parent, the settings and the data of a training."""
+    about = footer or {}
+    data = [entry["sha256"] for entry in about.get("inputs", ())]
+    origin = [
+        encoder.fingerprint,
+        llm.fingerprint,
+        config.compressor_settings,
+        parent,
+        about.get("settings"),
+        data,
+    ]
+    text = json.dumps(origin, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
 def load_run(
@@ -188,6 +204,7 @@ def _load_full_run(
             folder, dtype=dtype, output_loading_info=True
         )
         processor = VtcProcessor.from_pretrained(folder)
+        processor.image_processor = load_image_processor(folder)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         first = str(error).splitlines()[0]
         raise InputError(f"run {folder}: its model is damaged ({first})") from None

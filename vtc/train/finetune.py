@@ -7,12 +7,12 @@ from typing import Any
 import torch
 
 from vtc.model.backbones import Encoder, load_encoder
-from vtc.model.run import Run, default_run_id, load_run, read_manifest, save_run
+from vtc.model.run import Run, load_run, read_manifest, save_run
 from vtc.model.sources import locate
 from vtc.train.inputs import Inputs, Say
-from vtc.train.jobs import FinetuneJob, unique_run_id
+from vtc.train.jobs import FinetuneJob
 from vtc.train.settings import StageSettings
-from vtc.train.stages import add_lora, unfreeze_for_finetune, what_trains
+from vtc.train.stages import add_lora, unfreeze_for_finetune, weight_dtype, what_trains
 from vtc.train.trainer import fit_model
 
 
@@ -37,7 +37,6 @@ def finetune_runs(
     for source, folder in plan:
         encoder = _encoder_of(source, encoder, inputs.settings)
         run = _load(source, encoder, inputs.settings)
-        parent = run.manifest["run_id"]
         model, log = _train(run, inputs, job.out, say, advance)
         save_run(
             folder,
@@ -48,10 +47,7 @@ def finetune_runs(
             stage="finetune",
             weights="full",
             seed=inputs.settings.seed,
-            parent=parent,
-            run_id=unique_run_id(
-                default_run_id(model, run.llm, "finetune", inputs.settings.seed), footer, parent
-            ),
+            parent=run.manifest["run_id"],
             train_log=log,
             footer=footer,
             force=job.force,
@@ -96,13 +92,3 @@ def _load(source: Path, encoder: Encoder | None, settings: StageSettings) -> Run
     run = load_run(source, dtype=weight_dtype(settings), device=device, encoder=encoder)
     run.model.compressor.float()
     return run
-
-
-def weight_dtype(settings: StageSettings) -> torch.dtype:
-    """What the weights are kept in: fp32 where they train, bf16 if asked, or if LoRA spares them.
-
-    On a GPU `auto` computes in bf16 by autocast.
-    """
-    spared = settings.method == "lora" and torch.cuda.is_available()
-    half = settings.dtype == "bf16" or (settings.dtype == "auto" and spared)
-    return torch.bfloat16 if half else torch.float32

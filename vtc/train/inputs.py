@@ -94,7 +94,9 @@ class Inputs:
             return CachedLevels(self._open_cache(self.features, processor, encoder, levels))
         pixels = Pixels(self.samples.image_root, processor.image_processor)
         size = feature_bytes(model, len(paths))
-        if not paths or size > MEMORY_LIMIT:
+        if not paths:
+            return pixels
+        if size > MEMORY_LIMIT:
             self.say(
                 f"features of {len(paths)} images take {size / 1e9:.1f} GB, too much to keep: the "
                 "encoder runs at every step ('vtc encode' runs it once)"

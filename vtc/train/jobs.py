@@ -1,7 +1,5 @@
 """What a training command was asked for: inputs by name, and where the results go. No torch."""
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,17 +59,6 @@ class FinetuneJob:
                 refuse_existing(folder, self.force)
             pairs[folder] = run
         return [(run, folder) for folder, run in pairs.items()]
-
-
-def unique_run_id(name: str, footer: dict[str, Any] | None, parent: str | None = None) -> str:
-    """A run's name with six hex digits of its settings, its data and its parent.
-
-    Two runs of one compressor, V and seed that differ in anything else stay apart in scores.
-    """
-    about = footer or {}
-    data = [entry["sha256"] for entry in about.get("inputs", ())]
-    text = json.dumps([about.get("settings"), data, parent], sort_keys=True, default=str)
-    return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
 def run_name(manifest: dict[str, Any]) -> str:

@@ -9,11 +9,11 @@ import torch
 from vtc.errors import InputError
 from vtc.model.assemble import Assembled, assemble
 from vtc.model.backbones import load_encoder, load_llm
-from vtc.model.run import default_run_id, save_run
+from vtc.model.run import save_run
 from vtc.train.align import AlignTrainer
 from vtc.train.inputs import Inputs, Say
-from vtc.train.jobs import ProjectorJob, unique_run_id
-from vtc.train.stages import freeze_all_but_compressor, what_trains
+from vtc.train.jobs import ProjectorJob
+from vtc.train.stages import freeze_all_but_compressor, weight_dtype, what_trains
 from vtc.train.trainer import fit_model
 
 
@@ -50,9 +50,6 @@ def train_projectors(
             stage="projector",
             weights="compressor",
             seed=inputs.settings.seed,
-            run_id=unique_run_id(
-                default_run_id(one.model, one.llm, "projector", inputs.settings.seed), footer
-            ),
             train_log=log,
             footer=footer,
             force=job.force,
@@ -64,10 +61,7 @@ def train_projectors(
 
 def _assemble_all(job: ProjectorJob, inputs: Inputs) -> list[Assembled]:
     settings = inputs.settings
-    gpu = torch.cuda.is_available()
-    # Frozen weights need no fp32 where the hardware knows bf16; the compressor keeps it.
-    half = settings.dtype == "bf16" or (settings.dtype == "auto" and gpu)
-    dtype = torch.bfloat16 if half else torch.float32
+    dtype = weight_dtype(settings)
     encoder, llm = load_encoder(job.encoder, dtype), load_llm(job.llm, dtype)
     built = []
     for visual_tokens in job.visual_tokens:
@@ -80,7 +74,7 @@ def _assemble_all(job: ProjectorJob, inputs: Inputs) -> list[Assembled]:
             seed=settings.seed,
         )
         one.model.compressor.float()
-        one.model.to(torch.device("cuda" if gpu else "cpu"))  # type: ignore[arg-type]
+        one.model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
         built.append(one)
     return built
 

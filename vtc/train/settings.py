@@ -35,6 +35,12 @@ class AlignSettings:
     scale: float = 1.0
 
 
+_POSITIVE = (
+    *("learning_rate", "batch_size", "accumulate", "epochs", "max_steps", "max_length"),
+    *("max_questions", "log_every"),
+)
+
+
 @dataclass(frozen=True)
 class StageSettings:
     """One training stage: what trains, on what, for how long."""
@@ -61,10 +67,11 @@ class StageSettings:
     align: AlignSettings = AlignSettings()
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "batch_size", "accumulate", "epochs", "log_every"):
-            if not getattr(self, name) > 0:
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
                 flag = {"learning_rate": "lr"}.get(name, name.replace("_", "-"))
-                raise InputError(f"--{flag} {getattr(self, name)} must be above 0")
+                raise InputError(f"--{flag} {value} must be above 0")
         if self.max_questions is not None and self.turns != "independent":
             raise InputError("--max-questions needs --turns independent")
         if not 0 <= self.warmup < 1:

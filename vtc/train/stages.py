@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from vtc.errors import InputError
 from vtc.model.modeling import VtcForConditionalGeneration
-from vtc.train.settings import LoraSettings
+from vtc.train.settings import LoraSettings, StageSettings
 
 
 def freeze_all_but_compressor(model: VtcForConditionalGeneration) -> None:
@@ -57,6 +58,17 @@ def lora_targets(model: VtcForConditionalGeneration) -> list[str]:
     if not names:
         raise InputError("--method lora: this LLM has no linear layers to adapt; use --method full")
     return names
+
+
+def weight_dtype(settings: StageSettings) -> torch.dtype:
+    """What the backbones' weights are kept in; the compressor's are fp32 always.
+
+    bf16 if asked, or on a GPU where the LLM is frozen (stage 1, LoRA); else fp32, as weights that
+    train need it. On a GPU `auto` computes in bf16 by autocast.
+    """
+    frozen = settings.stage == "projector" or settings.method == "lora"
+    spared = settings.dtype == "auto" and frozen and torch.cuda.is_available()
+    return torch.bfloat16 if settings.dtype == "bf16" or spared else torch.float32
 
 
 def what_trains(model: nn.Module) -> str:
