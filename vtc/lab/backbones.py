@@ -132,7 +132,10 @@ def ship(world: Path, folder: Path) -> int:
         config = json.loads((target / "config.json").read_text())
         config["dtype"] = "float16"
         (target / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    for file in files:
+        file.chmod(0o644)
+    return sum(file.stat().st_size for file in files)
 
 
 def _folders(world: Path) -> list[tuple[str, type[PreTrainedModel]]]:

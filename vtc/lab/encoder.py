@@ -1,8 +1,8 @@
 """Pre-training of the miniature vision encoder, a real CLIPVisionModel, on pages of both kinds.
 
-Two losses, alike for scenes and documents: what each patch shows (from the penultimate layer,
-which LLaVA reads), and which words the caption holds (from the class token, CLIP's bag of words).
-`objective` switches them for the ablation.
+Two losses, alike for scenes and documents: what each patch shows and where it stands (from the
+penultimate layer, which LLaVA reads), and which words the caption holds (from the class token,
+CLIP's bag of words). `objective` switches them for the ablation.
 """
 
 from collections.abc import Callable
@@ -46,11 +46,12 @@ def as_pixels(pictures: np.ndarray) -> Tensor:
 
 
 class Heads(nn.Module):
-    """Read-outs used in pre-training only: each patch's content, and the caption's words."""
+    """Read-outs used in pre-training only: each patch's content and cell, the caption's words."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.patch = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, len(words.WORDS)))
+        self.place = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, words.SIDE**2))
         self.caption = nn.Linear(width, len(words.WORDS))
 
 
@@ -102,19 +103,28 @@ def _losses(
     shown = torch.from_numpy(np.concatenate([shown_at(pages) for pages in batch]))
     losses = {}
     if settings.objective in ("both", "local"):
-        logits = heads.patch(output.hidden_states[-2][:, 1:])
-        each = F.cross_entropy(logits.transpose(1, 2), shown, reduction="none")
-        # Empty cells outnumber the others, and documents show more than scenes: an empty cell
-        # counts a tenth, and the two kinds of pages count the same.
-        weight = torch.where(shown > 0, 1.0, 0.1).view(len(batch), -1)
-        each = each.view(len(batch), -1)
-        losses["local"] = ((each * weight).sum(1) / weight.sum(1)).mean()
+        patches = output.hidden_states[-2][:, 1:]
+        losses["local"] = _content_loss(heads.patch(patches), shown, len(batch))
+        cells = torch.arange(words.SIDE**2).expand(len(shown), -1)
+        # An easy loss that would outweigh the others for long.
+        losses["place"] = 0.3 * F.cross_entropy(heads.place(patches).transpose(1, 2), cells)
     if settings.objective in ("both", "caption"):
         present = torch.zeros(len(shown), len(words.WORDS)).scatter_(1, shown, 1.0)
         logits = heads.caption(output.pooler_output)
         # Word 0 stands for "empty" and is no word of a caption.
         losses["caption"] = 10 * F.binary_cross_entropy_with_logits(logits[:, 1:], present[:, 1:])
     return losses
+
+
+def _content_loss(logits: Tensor, shown: Tensor, n_kinds: int) -> Tensor:
+    """Mean loss of what the cells [B, 144] show, B the same number of images of each kind.
+
+    Empty cells outnumber the others, and documents show more than scenes: an empty cell counts a
+    tenth, and the kinds of pages count the same.
+    """
+    each = F.cross_entropy(logits.transpose(1, 2), shown, reduction="none").view(n_kinds, -1)
+    weight = torch.where(shown > 0, 1.0, 0.1).view(n_kinds, -1)
+    return ((each * weight).sum(1) / weight.sum(1)).mean()
 
 
 def shown_at(pages: Pages) -> np.ndarray:

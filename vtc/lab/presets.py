@@ -32,8 +32,8 @@ class LanguageTraining:
 SIZES = (
     LlmSize("mini-a", 32, 2, 1, 64, 6e-3),
     LlmSize("mini-b", 52, 2, 2, 136, 5e-3),
-    LlmSize("mini-c", 72, 3, 2, 192, 4e-3),
-    LlmSize("mini-d", 120, 4, 4, 288, 2.5e-3),
+    LlmSize("mini-c", 88, 2, 2, 240, 3e-3),
+    LlmSize("mini-d", 160, 2, 4, 448, 2.2e-3),
     LlmSize("mini-e", 168, 5, 4, 448, 1.5e-3),
 )
 
@@ -89,7 +89,7 @@ TINY = Preset(
 """For tests: everything in place, hardly anything learnt."""
 
 _LANGUAGE = LanguageTraining(steps=1500)
-_ENCODER = EncoderTraining(steps=400)
+_ENCODER = EncoderTraining(steps=700)
 
 QUICK = Preset("quick", SIZES[:4], _LANGUAGE, _ENCODER, train_images=1200, test_images=512)
 """Four sizes, for the demonstration."""

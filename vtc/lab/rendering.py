@@ -19,7 +19,7 @@ class Camera:
     colour. noise: standard deviation of every pixel in grey levels.
     """
 
-    faintest: float = 0.02
+    faintest: float = 0.05
     noise: float = 24.0
 
 
