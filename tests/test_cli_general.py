@@ -40,7 +40,7 @@ def test_version_and_help():
     ("arguments", "message"),
     [
         (("scroe",), "No such command 'scroe'"),
-        (("score",), "Missing argument 'PREDICTIONS'"),
+        (("score",), "Missing argument 'PREDICTIONS"),
         (("score", "x.csv", "--metrik", "anls"), "No such option '--metrik'"),
         (("score", "x.csv", "--task", "maths"), "'maths' is not one of 'reasoning', 'ocr'"),
         (("score", "x.csv", "--n-params", "big"), "'big' is not a number such as 3e12"),
@@ -160,10 +160,27 @@ def test_quiet_says_nothing_and_changes_no_data(bare):
     assert quiet.stderr == ""
 
 
+def test_termination_is_an_interrupt():
+    """SIGTERM, which schedulers send, takes half-written outputs away as Ctrl-C does."""
+    arguments = [sys.executable, "-m", "vtc", "fit", "-"]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as waiting:
+        # It reads stdin to its end: once it has taken more than a pipe holds, it is at work.
+        assert waiting.stdin is not None
+        waiting.stdin.write(b" " * 200_000)
+        waiting.stdin.flush()
+        waiting.terminate()
+        _, words = waiting.communicate(timeout=60)
+    assert waiting.returncode == 130
+    assert words.decode().split() == ["Error:", "interrupted"]
+
+
 def test_a_progress_bar_is_drawn_on_a_terminal_alone():
     code = (
         "from vtc import console\n"
-        "for number in console.track(range(3), 'counting'): print(number)\n"
+        "with console.progress('counting', 3) as advance:\n"
+        "    for number in range(3):\n"
+        "        print(number)\n"
+        "        advance()\n"
     )
     arguments = [sys.executable, "-c", code]
     silent = subprocess.run(arguments, capture_output=True, text=True, check=True)

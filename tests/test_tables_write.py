@@ -18,12 +18,13 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("old")
 
-    def interrupted(partial):
-        partial.write_text("half of the n")
-        raise KeyboardInterrupt
+    def interrupted():
+        with atomic.replacing(path) as partial:
+            partial.write_text("half of the n")
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        atomic.write_with(path, interrupted)
+        interrupted()
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["t.csv"]
 
@@ -46,6 +47,18 @@ def test_a_link_is_followed_not_replaced(tmp_path):
     write_rows([{"x": 1}], SPEC, link, force=True)
     assert link.is_symlink()
     assert target.read_text() == "x\n1\n"
+
+
+def test_a_link_to_a_folder_is_followed_too(tmp_path):
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.mkdir()
+    (target / "old").touch()
+    link.symlink_to(target, target_is_directory=True)
+    with atomic.replacing_folder(link, force=True) as partial:
+        (partial / "new").touch()
+    assert link.is_symlink()
+    assert os.listdir(link) == ["new"]
+    assert sorted(os.listdir(tmp_path)) == ["link", "target"]
 
 
 def test_a_new_file_has_the_usual_permissions(tmp_path):

@@ -1,6 +1,7 @@
 """The `vtc` command: the root group, and how failures become exit codes."""
 
 import os
+import signal
 import sys
 import traceback
 
@@ -61,6 +62,8 @@ def run(argv: list[str] | None = None) -> None:
     """Run vtc and exit: one line on stderr for a failure the user can act on, no traceback."""
     arguments = sys.argv[1:] if argv is None else argv
     debug = "--debug" in arguments
+    # As Ctrl-C: half-written outputs are taken away. Schedulers and `kill` send this one.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = main.main(args=arguments, prog_name="vtc", standalone_mode=False)
         sys.stdout.flush()

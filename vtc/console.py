@@ -1,7 +1,7 @@
 """The only file that knows terminals: tables on stdout, words and progress on stderr."""
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -92,13 +92,3 @@ def progress(description: str, total: int | None = None):
     with bar:
         task = bar.add_task(description, total=total)
         yield lambda n=1: bar.advance(task, n)
-
-
-def track(items: Iterable[Any], description: str, total: int | None = None):
-    """Iterate over `items` with a progress bar on stderr."""
-    if total is None and hasattr(items, "__len__"):
-        total = len(items)  # type: ignore[arg-type]
-    with progress(description, total) as advance:
-        for item in items:
-            yield item
-            advance()

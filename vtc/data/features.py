@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,22 +42,19 @@ class Layout:
 class FeatureStore:
     """A finished feature folder. Opening it maps the file; pages are read as images are asked."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any], rows: dict[str, int]):
+    def __init__(
+        self, folder: Path, manifest: dict[str, Any], layout: Layout, rows: dict[str, int]
+    ):
         self.folder = folder
         self.manifest = manifest
-        self.layout = Layout(
-            tuple(manifest["levels"]),
-            (manifest["grid"][0], manifest["grid"][1]),
-            manifest["width"],
-            manifest["dtype"],
-        )
+        self.layout = layout
         self._rows = rows
-        shape = (len(rows), *self.layout.shape)
+        shape = (len(rows), *layout.shape)
         flat = torch.from_file(
             str(folder / FEATURES),
             shared=False,
-            size=shape[0] * shape[1] * shape[2] * shape[3],
-            dtype=DTYPES[self.layout.dtype],
+            size=math.prod(shape),
+            dtype=DTYPES[layout.dtype],
         )
         self._features = flat.view(shape)
 
@@ -80,7 +78,7 @@ class FeatureStore:
                 f"features {folder}: {FEATURES} has {size} bytes in place of "
                 f"{layout.n_bytes(len(rows))}; it is damaged, encode again"
             )
-        return cls(folder, manifest, rows)
+        return cls(folder, manifest, layout, rows)
 
     def __len__(self) -> int:
         return len(self._rows)

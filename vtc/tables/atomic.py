@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     On any failure, an interrupt among them, the temporary file goes and `path` stays as it was.
     """
-    path = Path(path).resolve() if Path(path).is_symlink() else Path(path)
+    path = _followed(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
@@ -47,7 +47,7 @@ def replacing_folder(path: str | Path, force: bool = False) -> Iterator[Path]:
     With `force` a folder that stands there goes only after the new one is whole. On any failure
     the temporary folder goes and `path` stays as it was. Raises InputError as `refuse_existing`.
     """
-    path = Path(path).absolute()
+    path = _followed(path).absolute()
     refuse_existing(path, force)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
@@ -72,15 +72,9 @@ def replacing_folder(path: str | Path, force: bool = False) -> Iterator[Path]:
             old.unlink()
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Write a text file atomically."""
-    write_with(path, lambda partial: partial.write_text(text, encoding="utf-8"))
-
-
-def write_with(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file, then rename it to `path`."""
-    with replacing(path) as partial:
-        write(partial)
+def _followed(path: str | Path) -> Path:
+    """What a link points to: that is replaced, and the link stays."""
+    return Path(path).resolve() if Path(path).is_symlink() else Path(path)
 
 
 def _sync(path: Path) -> None:

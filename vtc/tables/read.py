@@ -16,7 +16,6 @@ __all__ = [
     "number",
     "parse_json_array",
     "parse_json_rows",
-    "read_footer",
     "read_rows",
     "read_text",
 ]
@@ -54,11 +53,6 @@ def read_rows(path: str | Path, spec: Table | None = None, *, empty: bool = Fals
     if not raw.rows and not empty:
         raise InputError(f"{name} has no rows")
     return Read(_check_rows(raw, spec, name), raw.footer)
-
-
-def read_footer(path: str | Path) -> dict[str, Any]:
-    """The footer of a Parquet artifact: table, version, command, settings, inputs, versions."""
-    return _read_any(path).footer
 
 
 def title(path: str | Path) -> str:
