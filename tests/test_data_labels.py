@@ -6,7 +6,7 @@ from data_tokenizers import byte_tokenizer, styles
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vtc.data.labels import IGNORE, TurnEncoder, encode_prompt, encode_turns
+from vtc.data.labels import IGNORE, TurnEncoder, encode_turns
 from vtc.data.templates import ConversationTemplate
 from vtc.errors import InputError
 
@@ -72,8 +72,9 @@ def test_exactly_answers_and_end_tokens_are_supervised(style, pairs, system, n_v
 def test_prompt_of_evaluation_is_the_start_of_training(style, pairs):
     tokenizer = STYLES[style]
     turns = conversation(pairs)
-    encoded = encode_turns(turns, tokenizer, n_visual=3)
-    prompt = encode_prompt(turns[:-1], tokenizer, n_visual=3)
+    encoded = encode_turns(turns, tokenizer)
+    text = ConversationTemplate(tokenizer).prompt(turns[:-1])
+    prompt = tokenizer(text, add_special_tokens=False).input_ids
     assert encoded.input_ids[: len(prompt)].tolist() == prompt
     last_answer = encoded.labels[len(prompt) :]
     assert (last_answer != IGNORE).all()

@@ -5,7 +5,6 @@ import torch
 from conftest import TinyWorld
 from PIL import Image
 
-from vtc.data.labels import encode_prompt
 from vtc.data.templates import ConversationTemplate
 from vtc.model.assemble import Assembled, assemble, end_token_ids
 from vtc.model.generation import generate_answers
@@ -50,9 +49,8 @@ def test_prompts_as_ids_and_features_in_place_of_images(
     chosen = images[: len(QUESTIONS)]
     texts = generate_answers(built.model, built.processor, prompts(built), chosen, 8)
     tokenizer = built.processor.tokenizer
-    ids = [
-        encode_prompt([{"role": "user", "text": f"<image>\n{q}"}], tokenizer, 4) for q in QUESTIONS
-    ]
+    spread = [text.replace("<image>", "<image>" * 4) for text in prompts(built)]
+    ids = tokenizer(spread, add_special_tokens=False).input_ids
     pixels = built.processor.image_processor(chosen, return_tensors="pt")["pixel_values"]
     levels = list(built.model.model.encode(pixels))
     assert generate_answers(built.model, built.processor, ids, levels, 8) == texts

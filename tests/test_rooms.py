@@ -19,7 +19,7 @@ DATA = TABLES | {"data"}
 MODEL = DATA | {"compress", "model"}
 MAY = {
     "errors": set(),
-    "tables": {"catalog"},
+    "tables": set(),
     "catalog": {"tables"},
     "data": TABLES,
     "compress": DATA,

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vtc.data.dataset import TokenisedRow, TokenisedSamples
+from vtc.data.dataset import InMemory, TokenisedRow
 from vtc.data.labels import IGNORE, Encoded
 from vtc.data.packing import Questions
 from vtc.errors import InputError
@@ -33,7 +33,7 @@ class Collator:
 
     def __init__(
         self,
-        dataset: TokenisedSamples,
+        dataset: InMemory[TokenisedRow],
         n_visual: int,
         pad_token_id: int,
         images: ImageSource | None = None,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -34,10 +34,13 @@ class TokenisedRow:
     images: tuple[str, ...]
 
 
-class TokenisedSamples(Dataset):
-    """All samples' tokens in memory. An item is its own index: the collator looks it up."""
+Row = TypeVar("Row")
 
-    def __init__(self, rows: Sequence[TokenisedRow]):
+
+class InMemory(Dataset, Generic[Row]):
+    """The rows of a training in memory. An item is its own index: the collator looks it up."""
+
+    def __init__(self, rows: Sequence[Row]):
         self.rows = list(rows)
 
     def __len__(self) -> int:
@@ -49,7 +52,7 @@ class TokenisedSamples(Dataset):
 
 def tokenise(
     samples: Sequence[dict[str, Any]], encoder: TurnEncoder, turns: Turns = "dialogue"
-) -> TokenisedSamples:
+) -> InMemory[TokenisedRow]:
     """Tokenise samples, each image as one token until it is collated.
 
     `turns` = "independent" makes a branch of every question; "dialogue" keeps the conversation.
@@ -67,7 +70,7 @@ def tokenise(
         ]
     for sample, row in zip(samples, tokens, strict=True):
         _check_supervised(sample["sample_id"], row)
-    return TokenisedSamples(
+    return InMemory(
         [
             TokenisedRow(sample["sample_id"], row, tuple(sample["images"]))
             for sample, row in zip(samples, tokens, strict=True)

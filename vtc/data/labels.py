@@ -69,14 +69,6 @@ def encode_turns(
     return one_block(*encoder.tokens(turns), encoder.image_token_id, n_visual)
 
 
-def encode_prompt(turns: Sequence[Turn], tokenizer: Any, n_visual: int) -> list[int]:
-    """Token ids a model is given to answer the last user's turn: the very start of training's."""
-    text = ConversationTemplate(tokenizer, "chat").prompt(turns)
-    ids = np.asarray(tokenizer(text, add_special_tokens=False).input_ids, dtype=np.int64)
-    expanded, _ = expand_images(ids, ids, image_token_id(tokenizer), n_visual)
-    return expanded.tolist()
-
-
 def expand_images(
     ids: np.ndarray, labels: np.ndarray, image_token: int, n_visual: int
 ) -> tuple[np.ndarray, np.ndarray]:

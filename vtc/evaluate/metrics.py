@@ -63,8 +63,9 @@ def anls(prediction: str, references: Sequence[str]) -> Scored:
 def vqa(prediction: str, references: Sequence[str]) -> Scored:
     """VQA accuracy, each human left out in turn: the mean of min(1, others who agree / 3).
 
-    Prediction and references (ten, in VQAv2, TextVQA and VizWiz) are normalised first. With ten,
-    1, 2, 3 and 4 or more that agree give 0.3, 0.6, 0.9 and 1.
+    Prediction and references (ten, in TextVQA and VizWiz) are normalised first. With ten, 1, 2, 3
+    and 4 or more that agree give 0.3, 0.6, 0.9 and 1. VQAv2's own script normalises less: it
+    leaves "'s" and lone commas to the rules of punctuation.
     """
     parsed = normalise(prediction)
     agree = [parsed == normalise(reference) for reference in references]

@@ -12,12 +12,10 @@ from vtc.data.features import FeatureStore, preprocessing_hash
 from vtc.data.images import ImageFault, open_image
 from vtc.errors import InputError
 from vtc.model.config import VtcConfig
-from vtc.model.modeling import VtcForConditionalGeneration, build_compressor
+from vtc.model.encode import MEMORY_LIMIT, image_bytes
+from vtc.model.modeling import build_compressor
 from vtc.model.run import Run, read_manifest
 from vtc.model.tower import patch_states
-
-MEMORY_LIMIT = 1 << 30
-"""Features held in memory at a time, in bytes; more images than that are done block by block."""
 
 Image = tuple[Path, str]
 """An image: its root, and its path relative to it."""
@@ -89,7 +87,7 @@ class Look:
     ) -> list[list[Image | None]]:
         """All distinct images (None: text alone), in blocks whose features fit in memory."""
         distinct = list(dict.fromkeys(image for some in images for image in some))
-        size = max(1, MEMORY_LIMIT // _image_bytes(run.model, len(self.levels)))
+        size = max(1, MEMORY_LIMIT // image_bytes(run.model, len(self.levels)))
         return [distinct[start : start + size] for start in range(0, len(distinct), size)]
 
     def at(self, run: Run, block: Sequence[Image | None]) -> Visible:
@@ -130,13 +128,6 @@ class Look:
         features = torch.cat([*parts, stored.to(weight.device, weight.dtype)])
         rows = {image: number for number, image in enumerate(kept, start=len(seen.rows))}
         return Visible(self.levels, {**seen.rows, **rows}, features, seen.faults)
-
-
-def _image_bytes(model: VtcForConditionalGeneration, n_levels: int) -> int:
-    grid: Any = model.model.grid
-    vision: Any = model.config.vision_config
-    weight = next(model.model.vision_tower.parameters())
-    return n_levels * grid[0] * grid[1] * vision.hidden_size * weight.element_size()
 
 
 @torch.inference_mode()

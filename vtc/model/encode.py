@@ -13,7 +13,11 @@ from vtc.compress.registry import COMPRESSORS, build, find
 from vtc.data.features import Layout, preprocessing_hash, write_features
 from vtc.data.images import open_image
 from vtc.model.backbones import Encoder, module_dtype
+from vtc.model.modeling import VtcForConditionalGeneration
 from vtc.model.tower import grid_of, patch_states
+
+MEMORY_LIMIT = 1 << 30
+"""Features that a training or an evaluation holds in memory at a time, in bytes."""
 
 
 def requested_levels(
@@ -50,6 +54,14 @@ def layout_of(encoder: Encoder, levels: Sequence[int], dtype: str) -> Layout:
     config = encoder.tower.config
     indices = {resolve_level(level, config.num_hidden_layers) for level in levels}
     return Layout(tuple(sorted(indices)), grid_of(config), config.hidden_size, dtype)
+
+
+def image_bytes(model: VtcForConditionalGeneration, n_levels: int) -> int:
+    """Bytes of one image's features at `n_levels` levels, in the type of the encoder's weights."""
+    rows, columns = model.model.grid  # type: ignore[misc]
+    vision: Any = model.config.vision_config
+    element = next(model.model.vision_tower.parameters()).element_size()
+    return n_levels * rows * columns * vision.hidden_size * element
 
 
 @torch.inference_mode()

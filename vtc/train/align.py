@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import Dataset
 
 from vtc.data.collate import ImageSource
+from vtc.data.dataset import InMemory
 from vtc.errors import InputError
 from vtc.train.settings import AlignSettings
 from vtc.train.trainer import VtcTrainer
@@ -89,24 +89,11 @@ def _tokenise_once(samples: Sequence[dict[str, Any]], tokenizer: Any) -> dict[st
     return dict(zip(texts, ids, strict=True))
 
 
-class AlignSamples(Dataset):
-    """Rows of an align training; an item is its own index, as in TokenisedSamples."""
-
-    def __init__(self, rows: Sequence[AlignRow]):
-        self.rows = list(rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> int:
-        return index
-
-
 @dataclass
 class AlignCollator:
     """Batches of images with `token_ids` and `cells` [R], cells counted through the batch."""
 
-    dataset: AlignSamples
+    dataset: InMemory[AlignRow]
     images: ImageSource
     visual_tokens: int
 

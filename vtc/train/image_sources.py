@@ -10,9 +10,6 @@ from torch import Tensor
 from vtc.data.images import open_image
 from vtc.model.modeling import VtcForConditionalGeneration
 
-MEMORY_LIMIT = 1 << 30
-"""Features of a training's images are kept in memory up to this size, in bytes."""
-
 
 class Pixels:
     """Opens and preprocesses images for every batch; the encoder runs in the model's forward."""
@@ -48,15 +45,6 @@ class MemoryLevels:
     def __call__(self, paths: Sequence[str]) -> dict[str, Tensor]:
         """`vision_levels` of the given images."""
         return {"vision_levels": self.levels[[self.rows[path] for path in paths]]}
-
-
-def feature_bytes(model: VtcForConditionalGeneration, n_images: int) -> int:
-    """Bytes that the features of `n_images` images take, at the levels the compressor asks for."""
-    rows, columns = model.model.grid  # type: ignore[misc]
-    vision: Any = model.config.vision_config
-    n_levels = len(model.compressor.request.levels)
-    element = next(model.model.vision_tower.parameters()).element_size()
-    return n_images * n_levels * rows * columns * vision.hidden_size * element
 
 
 @torch.no_grad()

@@ -7,21 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from vtc.data.collate import Collator, ImageSource
-from vtc.data.dataset import TokenisedSamples, tokenise
+from vtc.data.dataset import InMemory, TokenisedRow, tokenise
 from vtc.data.features import FeatureStore, LevelReader, preprocessing_hash
 from vtc.data.labels import TurnEncoder
 from vtc.data.samples import Samples
 from vtc.errors import InputError
+from vtc.model.encode import MEMORY_LIMIT, image_bytes
 from vtc.model.modeling import VtcForConditionalGeneration
 from vtc.model.sources import EncoderSource
-from vtc.train.align import AlignCollator, AlignSamples, align_rows
-from vtc.train.image_sources import (
-    MEMORY_LIMIT,
-    CachedLevels,
-    Pixels,
-    encode_in_memory,
-    feature_bytes,
-)
+from vtc.train.align import AlignCollator, align_rows
+from vtc.train.image_sources import CachedLevels, Pixels, encode_in_memory
 from vtc.train.settings import StageSettings
 
 Say = Callable[[str], object]
@@ -35,7 +30,7 @@ class Inputs:
     settings: StageSettings
     features: Path | None = None
     say: Say = lambda line: None
-    _tokens: dict[str, TokenisedSamples] = field(default_factory=dict)
+    _tokens: dict[str, InMemory[TokenisedRow]] = field(default_factory=dict)
     _images: dict[tuple, ImageSource] = field(default_factory=dict)
 
     def lm_collator(
@@ -62,9 +57,9 @@ class Inputs:
         """Batches of images and their regions' tokens for `--objective align`."""
         n_visual = model.compressor.visual_tokens
         rows = align_rows(self.samples.rows, processor.tokenizer, n_visual)
-        return AlignCollator(AlignSamples(rows), self.images(model, processor, encoder), n_visual)
+        return AlignCollator(InMemory(rows), self.images(model, processor, encoder), n_visual)
 
-    def dataset(self, tokenizer: Any) -> TokenisedSamples:
+    def dataset(self, tokenizer: Any) -> InMemory[TokenisedRow]:
         """All samples tokenised; models with equal tokenizers share it."""
         key = _tokenizer_key(tokenizer)
         if key not in self._tokens:
@@ -93,9 +88,9 @@ class Inputs:
         if self.features is not None:
             return CachedLevels(self._open_cache(self.features, processor, encoder, levels))
         pixels = Pixels(self.samples.image_root, processor.image_processor)
-        size = feature_bytes(model, len(paths))
         if not paths:
             return pixels
+        size = len(paths) * image_bytes(model, len(levels))
         if size > MEMORY_LIMIT:
             self.say(
                 f"features of {len(paths)} images take {size / 1e9:.1f} GB, too much to keep: the "
