@@ -126,6 +126,27 @@ def test_too_many_bad_rows_stop_the_command(photos, tmp_path):
     assert (tmp_path / "rejects.parquet").exists()
 
 
+def test_a_samples_table_names_its_image_root(photos, tmp_path):
+    (tmp_path / "rows.json").write_text(json.dumps([ask("0.png")]))
+    command = ("check-data", "rows.json", "--images", "photos", "-o", "samples.parquet")
+    assert run(*command, cwd=tmp_path).returncode == 0
+    again = run("check-data", "samples.parquet", "--format", "csv", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    away = run("check-data", "samples.parquet", "--images", ".", cwd=tmp_path)
+    assert away.returncode == 2
+    assert "images were sought in . (--images)" in away.stderr
+
+
+def test_no_rows_and_one_name_for_two_outputs(photos, tmp_path):
+    (tmp_path / "rows.json").write_text("[]")
+    done = run("check-data", "rows.json", "-o", "s.csv", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "the files hold no rows" in done.stderr
+    done = run("check-data", "rows.json", "-o", "s.csv", "--rejects", "s.csv", cwd=tmp_path)
+    assert "-o and --rejects are both s.csv" in done.stderr
+    assert not (tmp_path / "s.csv").exists()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -92,6 +92,12 @@ def test_one_size_is_drawn_without_a_best_line(tmp_path):
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["1B"]
 
 
+def test_a_shipped_law_is_drawn_and_no_text_asks_for_few_tokens():
+    [panel] = law_panels(str(PUBLISHED), "paper", ("reasoning",))
+    assert panel.row["alpha"] == 0.077
+    assert "as few as possible" in draw([panel], 0).axes[0].get_title(loc="left")
+
+
 def test_the_command(tmp_path):
     def plot(*arguments):
         return subprocess.run(

@@ -61,11 +61,18 @@ def test_equal_seeds_give_equal_laws():
         (["-"], "\n".join(POINTS.splitlines()[:4]), 2, "3 points"),
         (["-"], '[{"n_params": 1, }]', 2, "row 0: broken JSON"),
         (["-"], "PAR1" + "x" * 40, 2, "damaged or truncated Parquet"),
-        (["-"], "n_params,visual_tokens,error\n" + "1,4,.5\n2,4,.4\n3,4,.3\n4,4,.2\n", 3,
+        (["-"], "n_params,visual_tokens,error\n" + "1e9,4,.5\n2e9,4,.4\n3e9,4,.3\n4e9,4,.2\n", 3,
          "every point has 4 visual tokens"),
         (["-", "--holdout", "n>2"], POINTS, 2, "as in 'n_params>=7b'"),
         (["-", "--exponents", "3"], POINTS, 2, "write alpha/beta"),
+        (["-", "--exponents", "0/0"], POINTS, 2, "both must be above zero"),
+        (["-", "--exponents", "nan/1"], POINTS, 2, "both must be above zero"),
+        (["-", "--exponents", ".1/.1", "--method", "paper-grid"], POINTS, 2, "exclude each other"),
         (["-", "--level", "1.5"], POINTS, 2, "--level"),
+        (["-", "--level", "nan"], POINTS, 2, "'nan' is not a finite number"),
+        (["-", "--seed", "-1"], POINTS, 2, "--seed"),
+        (["-"], "n_params_b;visual_tokens;error\n1;1;.5\n", 2, "separated by ';'"),
+        (["-"], "n_params_b,visual_tokens,error\n", 2, "stdin has no rows"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line(tmp_path, arguments, stdin, code, message):
@@ -75,6 +82,14 @@ def test_bad_input_is_one_line(tmp_path, arguments, stdin, code, message):
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_another_table_is_refused_by_name(tmp_path):
+    law = tmp_path / "law.parquet"
+    assert fit("-", "-o", str(law), stdin=POINTS).returncode == 0
+    done = fit(str(law))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "need a scores table or bare points, found table law" in done.stderr
 
 
 def test_an_existing_output_is_kept(tmp_path):

@@ -82,8 +82,15 @@ def test_conventions_of_n_move_the_ratio_as_published():
     ("change", "message"),
     [
         ({"error": "nan"}, "row 2, column 'error': nan is not a finite number"),
-        ({"error": -0.1}, "row 2: error is -0.1; an error is a share between 0 and 1"),
-        ({"error": 1.5}, "row 2: error is 1.5"),
+        ({"error": -0.1}, "row 2: error is -0.1; it is a share between 0 and 1"),
+        ({"error": 45}, "row 2: error is 45; it is a share between 0 and 1; divide percentages"),
+        ({"error": None, "score": 55}, "row 2: score is 55; it is a share between 0 and 1"),
+        ({"error": 0.5, "score": 0.6}, "row 2: error 0.5 and score 0.6 do not add up to 1"),
+        ({"n_params": 7}, "row 2: n_params is 7, too few for an LLM: write 7e9"),
+        ({"n_params": "7b"}, r"row 2, column 'n_params': '7b' is not a number; write 7e\+09"),
+        ({"n_params": None, "n_params_b": 7e9}, "row 2: n_params_b is 7e.09 billions"),
+        ({"n_params_b": 100}, "row 2: n_params and n_params_b disagree"),
+        ({"task": "ocr"}, "row 0: column 'task' is empty; other rows name one"),
         ({"error": "abc"}, "row 2, column 'error': 'abc' is not a number"),
         ({"error": None}, "row 2: needs a column 'error' or 'score'"),
         ({"visual_tokens": 0}, "row 2: visual_tokens 0 is not a whole number"),
@@ -139,7 +146,7 @@ def test_points_that_cannot_tell_a_law_are_refused():
     with pytest.raises(NoAnswerError, match=r"same error 0\.5"):
         _estimate([{**row, "error": 0.5} for row in ROWS])
     with pytest.raises(NoAnswerError, match="move together"):
-        _estimate([{"n_params": 2**i, "visual_tokens": 2**i, "error": 1 / (i + 2)}
+        _estimate([{"n_params": 10**6 * 2**i, "visual_tokens": 2**i, "error": 1 / (i + 2)}
                    for i in range(6)])  # fmt: skip
 
 
@@ -150,6 +157,28 @@ def test_published_law_is_said_not_to_identify_the_exponents():
     words = " ".join(describe(row))
     assert "alpha/beta = 4.7 [4.32, 5.15]" in words
     assert "alpha and beta are not identified one by one" in words
+
+
+def test_an_interval_holds_its_estimate():
+    # Errors that fall by .1 with every fourfold N and V: a law with D below zero, of ratio 1.
+    points = [(1, 1, 0.6), (1, 4, 0.5), (4, 1, 0.5), (4, 4, 0.4), (8, 4, 0.35)]
+    row = _estimate([{"n_params_b": n, "visual_tokens": v, "error": e} for n, v, e in points])
+    assert row["d"] == 0
+    assert row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
+    assert row["v_star_low"] <= row["v_star"]
+
+
+def test_an_exponent_of_rounding_errors_is_zero():
+    points = [(1, 1, 0.6), (1, 4, 0.4), (4, 1, 0.6), (4, 4, 0.4), (8, 4, 0.4)]
+    row = _estimate([{"n_params_b": n, "visual_tokens": v, "error": e} for n, v, e in points])
+    assert (row["alpha"], row["ratio"]) == (0, None)
+    assert "a larger LLM did not lower the error" in " ".join(describe(row))
+
+
+def test_fixed_exponents_of_the_wrong_sign_are_refused():
+    [points] = read_points([{**row, "error": 1 - row["error"]} for row in ROWS], "t")
+    with pytest.raises(NoAnswerError, match="errors grow with N and V"):
+        estimate(points, Settings(exponents=(0.3, 0.1)))
 
 
 def test_beta_above_alpha_asks_for_all_tokens():

@@ -101,7 +101,7 @@ def test_affordable_size_inverts_the_flops():
 
 def test_own_models_and_own_law(tmp_path):
     models = tmp_path / "llms.csv"
-    models.write_text("model,family,n_params\nlab-s,lab,60000\nlab-l,lab,2000000\nx,other,5\n")
+    models.write_text("model,family,n_params\nlab-s,lab,60000\nlab-l,lab,2000000\nx,other,5000\n")
     points = tmp_path / "points.csv"
     lines = ["task,n_params,visual_tokens,error"]
     lines += [
@@ -132,7 +132,20 @@ def test_models_table_faults_are_named(tmp_path):
     models.write_text("model,n_params\na,-3\n")
     with pytest.raises(InputError, match="row 0: n_params is -3; it must be a positive count"):
         adviser.read_models(str(models))
-    models.write_text("model,family,n_params\na,f,3\n")
+    models.write_text("model,n_params_b\na,7\n")
+    assert adviser.read_models(str(models)) == [LLM("a", "", 7 * 10**9)]
+    with pytest.raises(InputError, match="no LLM of family 'g'; it has no family"):
+        adviser.read_models(str(models), "g")
+    models.write_text("model,n_params\na,7\n")
+    with pytest.raises(InputError, match="row 0: n_params is 7, too few for an LLM: write 7e9"):
+        adviser.read_models(str(models))
+    models.write_text("model,n_params\na,7e9\na,7e9\n")
+    with pytest.raises(InputError, match="row 1: model 'a' stands twice"):
+        adviser.read_models(str(models))
+    models.write_text("model,n_params\n")
+    with pytest.raises(InputError, match="has no rows"):
+        adviser.read_models(str(models))
+    models.write_text("model,family,n_params\na,f,3000\n")
     with pytest.raises(InputError, match="no LLM of family 'g'; it has f"):
         adviser.read_models(str(models), "g")
 
@@ -165,7 +178,11 @@ def test_a_single_size_law_is_refused(tmp_path):
         (["--flops", "-3e12"], 2, "above zero"),
         (["--flops", "many"], 2, "not a number"),
         (["--flops", "3e12", "--family", "gpt"], 2, "--family gpt is unknown; choose qwen1.5"),
-        (["--flops", "3e12", "--law", "no.json"], 2, "no.json does not exist"),
+        (["--flops", "3e12", "--law", "no.json"], 2, "--law no.json does not exist; give"),
+        (["--flops", "3e12", "-o", "out.xyz"], 2, "no format has the suffix '.xyz'"),
+        (["--flops", "3e12", "-o", "."], 2, ". is a folder"),
+        (["--flops", "3e12", "-o", ""], 2, "-o is empty"),
+        (["--flops", "3e12", "--law", "-", "--models", "-"], 2, "cannot both be stdin"),
         (["--flops", "3e12", "--task", "chess"], 2, "no law of task 'chess'"),
         (["--flops", "3e12", "--visual-tokens", "0,4"], 2, "at least 1"),
         (["--flops", "3e12", "--law", str(PUBLISHED)], 2, "is missing"),
@@ -177,6 +194,24 @@ def test_bad_input_is_one_line(arguments, code, message):
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert done.stdout == ""
+
+
+def test_a_piped_law_is_called_stdin_and_wrong_signs_are_said():
+    points = "n_params_b,visual_tokens,error\n1,1,.3\n1,4,.4\n4,1,.5\n4,4,.6\n8,4,.7\n"
+    law = vtc("fit", "-", "--format", "json", input=points).stdout
+    done = vtc("recommend", "--flops", "3e12", "--law", "-", "--format", "csv", input=law)
+    assert done.returncode == 0
+    assert "Law stdin, all" in done.stderr
+    assert "a larger LLM and more visual tokens did not lower the error" in done.stderr
+    assert "with 1 visual token:" in done.stderr
+    assert {row["law"] for row in csv.DictReader(io.StringIO(done.stdout))} == {"stdin"}
+
+
+def test_own_models_without_a_family_are_named(tmp_path):
+    models = tmp_path / "llms.csv"
+    models.write_text("model,n_params\na,7e9\n")
+    done = vtc("recommend", "--flops", "3e12", "--models", str(models))
+    assert "fitted on qwen1.5; for your LLMs trust the order" in done.stderr
 
 
 def test_formats_of_the_command(tmp_path):

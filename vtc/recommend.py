@@ -6,6 +6,7 @@ Pure Python on purpose: the answer takes less time than loading NumPy.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from vtc.catalog import laws, llms
@@ -15,7 +16,7 @@ from vtc.errors import InputError, NoAnswerError
 from vtc.law.power import PowerLaw, from_row, optimal_visual_tokens
 from vtc.tables import specs
 from vtc.tables.quantity import format_count, format_flops
-from vtc.tables.read import number, read_rows
+from vtc.tables.read import number, read_rows, title
 
 VISUAL_TOKENS = (1, 4, 16, 36, 64, 144, 576)
 
@@ -53,13 +54,23 @@ class Answer:
     n_fitting: int
 
 
+def law_file(law: str) -> str | Path:
+    """The file of a shipped law, or `law` itself; raises InputError if there is neither."""
+    if law in laws.SHIPPED:
+        return laws.path(law)
+    if law != "-" and not Path(law).exists():
+        known = ", ".join(laws.SHIPPED)
+        raise InputError(f"--law {law} does not exist; give {known}, or a file of `vtc fit`")
+    return law
+
+
 def law_row(law: str, task: str | None) -> dict[str, Any]:
     """The row of a shipped law or of a law file for `task` (default: reasoning, or the only one).
 
     Raises InputError if the file has no such task, or a law that cannot weigh N against V.
     """
-    path = laws.path(law) if law in laws.SHIPPED else law
-    rows = read_rows(path, specs.LAW).rows
+    rows = read_rows(law_file(law), specs.LAW).rows
+    law = title(law)
     tasks = [row["task"] for row in rows]
     chosen = task or (tasks[0] if len(set(tasks)) == 1 else "reasoning")
     found = [row for row in rows if row["task"] == chosen]
@@ -80,29 +91,38 @@ def law_row(law: str, task: str | None) -> dict[str, Any]:
 
 
 def read_models(path: str, family: str | None = None) -> list[LLM]:
-    """LLMs of a user's table with columns model, n_params and, if wanted, family and exact counts.
+    """LLMs of a user's table: model, n_params or n_params_b, and, if wanted, family, exact counts.
 
     Raises InputError naming the row and the column.
     """
-    found = []
+    name = title(path)
+    found: dict[tuple[str, str], LLM] = {}
     for index, row in enumerate(read_rows(path).rows):
-        where = f"{path}, row {index}"
-        for column in ("model", "n_params"):
-            if row.get(column) is None:
-                raise InputError(f"{where}: column '{column}' is missing or empty")
-        counts = []
-        for column in ("n_params", "n_params_total", "n_params_nonembedding"):
-            cell = row.get(column)
-            count = None if cell is None else number(cell, f"{where}, column '{column}'")
-            if count is not None and count < 1:
-                raise InputError(f"{where}: {column} is {cell}; it must be a positive count")
-            counts.append(None if count is None else round(count))
-        found.append(LLM(str(row["model"]), str(row.get("family") or ""), *counts))
-    kept = [llm for llm in found if family is None or llm.family == family]
+        llm = _model(row, f"{name}, row {index}")
+        if (llm.family, llm.model) in found:
+            raise InputError(f"{name}, row {index}: model '{llm.model}' stands twice")
+        found[llm.family, llm.model] = llm
+    if not found:
+        raise InputError(f"{name} has no rows")
+    kept = [llm for llm in found.values() if family is None or llm.family == family]
     if not kept:
-        have = ", ".join(sorted({llm.family for llm in found})) or "no rows"
-        raise InputError(f"{path} has no LLM of family '{family}'; it has {have}")
+        have = ", ".join(sorted({llm.family for llm in found.values()} - {""})) or "no family"
+        raise InputError(f"{name} has no LLM of family '{family}'; it has {have}")
     return kept
+
+
+def _model(row: Mapping[str, Any], where: str) -> LLM:
+    size = "n_params_b" if row.get("n_params") is None and row.get("n_params_b") else "n_params"
+    for column in ("model", size):
+        if row.get(column) is None:
+            raise InputError(f"{where}: column '{column}' is missing or empty")
+    counts = []
+    for column in (size, "n_params_total", "n_params_nonembedding"):
+        cell = row.get(column)
+        if cell is not None:
+            cell = llms.checked_count(number(cell, f"{where}, column '{column}'"), column, where)
+        counts.append(cell)
+    return LLM(str(row["model"]), str(row.get("family") or ""), *counts)
 
 
 def default_visual_tokens(row: Mapping[str, Any]) -> tuple[int, ...]:
@@ -218,10 +238,11 @@ def explain(question: Question, answer: Answer) -> list[str]:
     interval = ""
     if first["error_low"] is not None:
         interval = f" [{first['error_low']:.3f}, {first['error_high']:.3f}]"
+    tokens = f"{first['visual_tokens']} visual token{'s' * (first['visual_tokens'] != 1)}"
     lines.append(
-        f"Deploy {first['model']} with {first['visual_tokens']} visual tokens: predicted error "
-        f"{first['error']:.3f}{interval}, {first['budget_share']:.0%} of the budget; the best of "
-        f"{answer.n_fitting} real choices that fit."
+        f"Deploy {first['model']} with {tokens}: predicted error {first['error']:.3f}{interval}, "
+        f"{first['budget_share']:.0%} of the budget; the best of {answer.n_fitting} real choices "
+        "that fit."
     )
     if any(choice["extrapolates"] for choice in answer.rows):
         lines.append(
@@ -229,17 +250,34 @@ def explain(question: Question, answer: Answer) -> list[str]:
             f"{format_count(row['n_params_max'])} or V = {row['visual_tokens_min']} to "
             f"{row['visual_tokens_max']}."
         )
+    lines += _doubts(question)
+    lines.append(
+        "FLOPs are 2 N (Q + V), the LLM's prefill; vision encoder, compressor and generated tokens "
+        "come on top."
+    )
+    return lines
+
+
+def _doubts(question: Question) -> list[str]:
+    """What speaks against the choice: wrong signs of the law, and LLMs of other families."""
+    row, lines = question.row, []
+    useless = [
+        name
+        for name, exponent in (("a larger LLM", row["alpha"]), ("more visual tokens", row["beta"]))
+        if exponent <= 0
+    ]
+    if useless:
+        lines.append(
+            f"In this law {' and '.join(useless)} did not lower the error: its runs are too few or "
+            "too noisy to choose by."
+        )
     fitted = row["families"] or []
-    others = sorted({llm.family for llm in question.models} - set(fitted))
+    others = sorted({llm.family or "your LLMs" for llm in question.models} - set(fitted))
     if fitted and others:
         lines.append(
             f"The law was fitted on {', '.join(fitted)}; for {', '.join(others)} trust the order "
             "more than the errors."
         )
-    lines.append(
-        "FLOPs are 2 N (Q + V), the LLM's prefill; vision encoder, compressor and generated tokens "
-        "come on top."
-    )
     return lines
 
 

@@ -9,6 +9,10 @@ from importlib import resources
 
 from vtc.errors import InputError
 
+# Outside these a cell was surely meant in the other unit.
+_FEWEST_PARAMETERS = 1000
+_MOST_BILLIONS = 1e6
+
 
 @dataclass(frozen=True)
 class LLM:
@@ -71,6 +75,28 @@ def _by_key() -> dict[str, LLM]:
 def _key(name: str) -> str:
     last = re.split(r"[/\\]", name.rstrip("/\\"))[-1].lower()
     return re.sub(r"-(chat|instruct|it|hf|base|v1\.5)(?=-|$)", "", last)
+
+
+def checked_count(value: float, column: str, where: str) -> int:
+    """A table's cell as a count of parameters; `n_params_b` is in billions.
+
+    Raises InputError for what cannot be one, such as a 7 that means billions.
+    """
+    if value <= 0 or (value < 1 and column != "n_params_b"):
+        raise InputError(f"{where}: {column} is {value:g}; it must be a positive count")
+    if column == "n_params_b":
+        if value > _MOST_BILLIONS:
+            raise InputError(
+                f"{where}: n_params_b is {value:g} billions; name the column n_params if it counts "
+                "parameters one by one"
+            )
+        return round(value * 1e9)
+    if value < _FEWEST_PARAMETERS:
+        raise InputError(
+            f"{where}: {column} is {value:g}, too few for an LLM: write 7e9 for 7 billion, or name "
+            "the column n_params_b"
+        )
+    return round(value)
 
 
 def counts(llms: Sequence[LLM], convention: str) -> list[int]:

@@ -26,7 +26,11 @@ class Share(click.ParamType):
 
 @click.command("check-data")
 @click.argument("files", nargs=-1, required=True, type=click.Path())
-@click.option("--images", default=None, help="Image root. [default: the first file's folder]")
+@click.option(
+    "--images",
+    default=None,
+    help="Image root. [default: the one a samples table names, else the first file's folder]",
+)
 @click.option("--llm", default=None, help="LLM whose tokenizer counts tokens and checks labels.")
 @click.option(
     "--template",
@@ -39,7 +43,13 @@ class Share(click.ParamType):
 @click.option(
     "--max-bad", type=Share(), default="1%", show_default=True, help="Rejected rows allowed."
 )
-@click.option("--workers", default=4, show_default=True, help="Threads that open images.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=4,
+    show_default=True,
+    help="Threads that open images.",
+)
 @options.config
 @options.output
 def check_data(files, images, llm, template, rejects, max_bad, workers, out, fmt, force) -> None:
@@ -55,20 +65,20 @@ def check_data(files, images, llm, template, rejects, max_bad, workers, out, fmt
       vtc check-data train.json --images photos/ --rejects rejects.parquet -o samples.parquet
     """
     from functools import partial
-    from pathlib import Path
 
     from vtc import console
-    from vtc.data.checks import check_files
+    from vtc.data.checks import check_files, image_root, too_many_bad
     from vtc.errors import InputError
     from vtc.tables import specs
-    from vtc.tables.atomic import refuse_existing
     from vtc.tables.provenance import footer
+    from vtc.tables.write import check_output
 
-    root = Path(images if images is not None else Path(files[0]).parent)
-    if not root.is_dir():
-        raise InputError(f"image root {root} is no folder; name it with --images")
-    for path in filter(lambda name: name not in (None, "-"), (out, rejects)):
-        refuse_existing(path, force)
+    root = image_root(files[0], images)
+    check_output(out, fmt, force)
+    if rejects is not None:
+        check_output(rejects, None, force)
+        if rejects == out:
+            raise InputError(f"-o and --rejects are both {out}; give two names")
     judge = None
     if llm is not None:
         from vtc.data.labels import TurnEncoder
@@ -84,11 +94,6 @@ def check_data(files, images, llm, template, rejects, max_bad, workers, out, fmt
     if rejects is not None:
         options.emit(checked.rejects, specs.REJECTS, rejects, None, force, footer=about)
     if checked.share_bad > max_bad or not checked.samples:
-        raise InputError(
-            f"{len(checked.rejects)} of {checked.n_rows} rows are bad ({checked.share_bad:.2%}), "
-            f"more than --max-bad {max_bad:.2%}; "
-            + (f"see {rejects}" if rejects else "list them with --rejects FILE")
-            + "; no samples written"
-        )
+        raise too_many_bad(checked, max_bad, root, rejects)
     shown = ["sample_id", "images", "n_text_tokens"]
     options.emit(checked.samples, specs.SAMPLES, out, fmt, force, footer=about, columns=shown)

@@ -37,7 +37,7 @@ COLUMNS = (
 @click.option("--drop-suspect", is_flag=True, help="Leave out rows whose note begins 'suspect'.")
 @click.option(
     "--level",
-    type=click.FloatRange(0.5, 1, max_open=True),
+    type=options.Finite(0.5, 1, max_open=True),
     default=0.95,
     show_default=True,
     help="Coverage the intervals aim at.",
@@ -89,11 +89,9 @@ def fit(
     from vtc import console
     from vtc.law.run import Request, fit_table
     from vtc.law.sentences import describe
-    from vtc.tables import atomic, provenance, specs, write
+    from vtc.tables import provenance, specs, write
 
-    chosen = write.resolve_format(out, fmt)
-    if out != "-":
-        atomic.refuse_existing(out, force)
+    chosen = write.check_output(out, fmt, force)
     request = Request(
         table,
         tasks,

@@ -1,5 +1,6 @@
 """Flags that several commands share, and how rows leave a command."""
 
+import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -43,9 +44,13 @@ def config(function: Callable) -> Callable:
 
 def seed(function: Callable) -> Callable:
     """Add `--seed`."""
-    return click.option("--seed", default=0, show_default=True, help="Seed of all randomness.")(
-        function
-    )
+    return click.option(
+        "--seed",
+        type=click.IntRange(0, 2**32 - 1),
+        default=0,
+        show_default=True,
+        help="Seed of all randomness.",
+    )(function)
 
 
 def emit(
@@ -71,6 +76,19 @@ def emit(
         console.print_table(rows, columns or spec.column_names, title=title)
     else:
         write.write_stdout(rows, spec, chosen, footer)
+
+
+class Finite(click.FloatRange):
+    """A number in a range; click's own lets nan pass every range."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Parse `value`; raises click.BadParameter outside the range and for nan."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"'{value}' is not a finite number", param, ctx)
+        return number
 
 
 class Numbers(click.ParamType):

@@ -17,7 +17,11 @@ def plot():
 
 @plot.command()
 @click.argument("table", metavar="TABLE", type=click.Path(allow_dash=True))
-@click.option("--law", "law_file", help="Law file of `vtc fit`. [default: fit the table here]")
+@click.option(
+    "--law",
+    "law_file",
+    help="Law file of `vtc fit`, published or paper. [default: fit the table here]",
+)
 @click.option("--task", "tasks", multiple=True, help="Draw this task only (repeatable).")
 @click.option(
     "--q",

@@ -34,7 +34,9 @@ COLUMNS = (
 )
 @click.option("--family", help="Family of LLMs to choose from. [default: qwen1.5]")
 @click.option(
-    "--models", help="Table of your own LLMs instead: model, n_params and, if wanted, family."
+    "--models",
+    help="Table of your own LLMs instead: model, n_params (or n_params_b, in billions) and, if "
+    "wanted, family.",
 )
 @click.option(
     "--visual-tokens",
@@ -61,14 +63,19 @@ def recommend(flops, text_tokens, task, law, family, models, visual_tokens, top,
     from vtc import console
     from vtc import recommend as adviser
     from vtc.catalog import llms
-    from vtc.tables import specs
+    from vtc.errors import InputError
+    from vtc.tables import specs, write
+    from vtc.tables.read import title
 
+    write.check_output(out, fmt, force)
+    if law == models == "-":
+        raise InputError("--law and --models cannot both be stdin; give one of them as a file")
     row = adviser.law_row(law, task)
     choices = adviser.read_models(models, family) if models else llms.family(family or "qwen1.5")
     question = adviser.Question(
         flops,
         text_tokens,
-        law,
+        title(law),
         row,
         choices,
         visual_tokens or adviser.default_visual_tokens(row),

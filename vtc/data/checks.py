@@ -11,8 +11,10 @@ from typing import Any
 from vtc.data.conversations import RowFault, parse_row
 from vtc.data.images import ImageFault, open_image
 from vtc.data.samples import read_conversations
+from vtc.errors import InputError
 
 Row = dict[str, Any]
+MISSING = "image missing"
 
 
 @dataclass
@@ -45,16 +47,49 @@ class Checked:
     def summary(self) -> list[str]:
         """What was found, a line each: the totals, then the reasons, most frequent first."""
         lines = [
-            f"{self.n_rows} rows: {len(self.samples)} clean, {len(self.rejects)} rejected "
+            f"{_rows(self.n_rows)}: {len(self.samples)} clean, {len(self.rejects)} rejected "
             f"({self.share_bad:.2%}); {self.n_images} images opened"
         ]
         if self.renamed:
-            lines.append(f"{self.renamed} rows share an id with another: renamed id#2, id#3, ...")
+            lines.append(
+                f"{_rows(self.renamed)} with the id of an earlier one: renamed id#2, id#3, ..."
+            )
         reasons = Counter(row["reason"] for row in self.rejects)
         lines += [f"  {count:6d}  {reason}" for reason, count in reasons.most_common(10)]
         if len(reasons) > 10:
             lines.append(f"  ... and {len(reasons) - 10} more reasons (see --rejects)")
         return lines
+
+
+def image_root(source: str | Path, images: str | Path | None) -> Path:
+    """`images`, else the root that a samples table names, else the folder of the file `source`.
+
+    Raises InputError if it is no folder.
+    """
+    named = None
+    if images is None and str(source).endswith(".parquet"):
+        named = read_conversations(source).footer.get("settings", {}).get("image_root")
+    root = Path(images if images is not None else named or Path(source).parent)
+    if not root.is_dir():
+        raise InputError(f"image root {root} is no folder; name it with --images")
+    return root
+
+
+def too_many_bad(checked: Checked, max_bad: float, root: Path, rejects: str | None) -> InputError:
+    """The failure of a check that set too many rows aside, with the way out."""
+    if not checked.n_rows:
+        return InputError("the files hold no rows; no samples written")
+    ways = f"see {rejects}" if rejects else "list them with --rejects FILE"
+    if any(row["reason"] == MISSING for row in checked.rejects):
+        ways += f"; images were sought in {root} (--images)"
+    return InputError(
+        f"{len(checked.rejects)} of {_rows(checked.n_rows)} are bad ({checked.share_bad:.2%}), "
+        f"more than --max-bad {max_bad:.2%}; {ways}; no samples written"
+    )
+
+
+def _rows(count: int) -> str:
+    return f"{count} row{'s' * (count != 1)}"
 
 
 def check_files(

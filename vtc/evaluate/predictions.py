@@ -81,7 +81,8 @@ def _complete(
         cells["references"] = answers_of(cells["references"])
     for column in _COLUMNS:
         if column.name not in cells and not column.nullable:
-            raise InputError(f"{where}: column '{column.name}' is missing; {_way_out(column.name)}")
+            state = "empty" if column.name in row else "missing"
+            raise InputError(f"{where}: column '{column.name}' is {state}; {_way_out(column.name)}")
     return {column.name: checked(cells.get(column.name), column, where) for column in _COLUMNS}
 
 

@@ -126,6 +126,8 @@ def _title(panel: Panel, q: float) -> str:
         interval = f" [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"
     best = optimal_visual_tokens(row["ratio"], q)
     tokens = f"best V = {best:.3g}" if np.isfinite(best) else "best V: as many as possible"
+    if best < 1:
+        tokens = "best V: as few as possible"
     return (
         f"{row['task']}: α = {row['alpha']:.3g}, β = {row['beta']:.3g}, "
         f"α/β = {row['ratio']:.2f}{interval}\n{tokens}"

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vtc.catalog import laws as shipped
 from vtc.errors import InputError
 from vtc.law import holdout
 from vtc.law.estimate import Settings, estimate
-from vtc.law.points import Point, Points, read_points
+from vtc.law.points import Point, Points, read_points, read_table
 from vtc.law.power import PowerLaw, from_row
 from vtc.tables import specs
-from vtc.tables.read import read_rows
+from vtc.tables.read import read_rows, title
 
 FORMATS = ("png", "svg", "pdf")
 
@@ -41,12 +42,13 @@ def law_panels(
 
     Raises InputError if the file has no law of a task.
     """
-    rows = read_rows(table).rows
-    source = "stdin" if table == "-" else table
+    rows = read_table(table)
+    source = title(table)
     if law is None:
         found = read_points(rows, source, tasks=tasks, drop_suspect=drop_suspect)
         return [Panel(points, estimate(points, Settings())) for points in found]
-    laws = {row["task"]: row for row in read_rows(law, specs.LAW).rows}
+    path = shipped.path(law) if law in shipped.SHIPPED else law
+    laws = {row["task"]: row for row in read_rows(path, specs.LAW).rows}
     panels = []
     for task in tasks or tuple(laws):
         if task not in laws:

@@ -17,6 +17,8 @@ from vtc.tables.specs import LAW
 INTERVAL_METHOD = "split-plot Satterthwaite"
 # Exponents that vary by more than this factor over the D that the data admit are weakly identified.
 WEAK_SPREAD = 1.2
+# Below this an exponent is the rounding error of a zero.
+NO_EXPONENT = 1e-9
 
 
 @dataclass(frozen=True)
@@ -108,12 +110,20 @@ def fixed_exponents(
     slope = float(np.cov(x, errors, bias=True)[0, 1] / x.var())
     d = min(max(float(errors.mean()) - slope * float(x.mean()), 0.0), 1 - 1e-9)
     k = float(x @ (errors - d) / (x @ x))
+    if k <= 0:
+        raise NoAnswerError(
+            f"--exponents {alpha:g}/{beta:g}: the errors grow with N and V, so no law with these "
+            "exponents fits them"
+        )
     residual = k * x + d - errors
     return Fits(*(np.array([v]) for v in (k, alpha, beta, d, residual @ residual, np.nan)))
 
 
 def _point_row(points: Points, settings: Settings, fit: Fits, single: bool) -> dict[str, Any]:
-    alpha, beta = float(fit.alpha[0]), float(fit.beta[0])
+    alpha, beta = (
+        value if abs(value) > NO_EXPONENT else 0.0
+        for value in (float(fit.alpha[0]), float(fit.beta[0]))
+    )
     tokens = [point.visual_tokens for point in points.points]
     return {
         "task": points.task,
@@ -194,7 +204,10 @@ def _add_ratio(row: dict[str, Any], settings: Settings, fit: Fits, arrays: _Arra
         return
     if row["ratio"] is not None:
         ends = intervals.ratio_interval(found, settings.level)
-        row["ratio_low"], row["ratio_high"] = ends or (None, None)
+        if ends is not None:
+            # An interval with D free: with D at its bound the ratio may lie outside.
+            row["ratio_low"] = min(ends[0], row["ratio"])
+            row["ratio_high"] = max(ends[1], row["ratio"])
         left = intervals.leave_one_size_out(*arrays, row["ratio"], settings.level)
         if left is not None:
             row["ratio_without_a_size_low"] = min(left.ratios)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from vtc.catalog import llms
 from vtc.errors import InputError
-from vtc.tables.read import number
+from vtc.tables.read import number, read_rows, title
 
 MIN_POINTS = 4
 CONVENTIONS = {
@@ -18,6 +18,7 @@ CONVENTIONS = {
     "non-embedding": "n_params_nonembedding",
 }
 BILLION = 10**9
+ROUNDING = 0.006  # of an error and a score of two digits each
 
 
 class Point(NamedTuple):
@@ -54,6 +55,17 @@ class Points:
         return hashlib.sha256(json.dumps(sorted(self.points)).encode()).hexdigest()
 
 
+def read_table(table: str) -> list[dict[str, Any]]:
+    """Rows to read points from: a scores table, or bare rows; another table is refused by name."""
+    read = read_rows(table)
+    found = read.footer.get("table", "scores")
+    if found not in ("scores", "rows"):
+        raise InputError(f"{title(table)}: need a scores table or bare points, found table {found}")
+    if not read.rows:
+        raise InputError(f"{title(table)} has no rows")
+    return read.rows
+
+
 def read_points(
     rows: Sequence[Mapping[str, Any]],
     source: str,
@@ -72,7 +84,10 @@ def read_points(
     """
     _refuse_columns(rows, source)
     by_task: dict[str, list[tuple[int, Mapping[str, Any]]]] = defaultdict(list)
+    named = any(row.get("task") is not None for row in rows)
     for index, row in enumerate(rows):
+        if named and row.get("task") is None:
+            raise InputError(f"{source}, row {index}: column 'task' is empty; other rows name one")
         by_task[_task(row, tasks)].append((index, row))
     wanted = list(dict.fromkeys(tasks)) or list(by_task)
     for task in wanted:
@@ -127,7 +142,7 @@ def _task_points(
     points = _mean_over_benchmarks(runs, source)
     if len(points) < MIN_POINTS:
         raise InputError(
-            f"{source}: task '{task}' has {len(points)} points (runs); "
+            f"{source}: task '{task}' has {len(points)} point{'s' * (len(points) != 1)} (runs); "
             f"a law needs at least {MIN_POINTS}"
         )
     return Points(
@@ -179,28 +194,36 @@ def _point(row: Mapping[str, Any], where: str, convention: str) -> Point:
 
 
 def _error(row: Mapping[str, Any], where: str) -> float:
-    if row.get("error") is not None:
-        value, name = _cell(row, "error", where), "error"
-    elif row.get("score") is not None:
-        value, name = 1 - _cell(row, "score", where), "1 - score"
-    else:
+    shares = {
+        name: _share(row, name, where) for name in ("error", "score") if row.get(name) is not None
+    }
+    if not shares:
         raise InputError(f"{where}: needs a column 'error' or 'score' with a number")
+    if len(shares) == 2 and abs(shares["error"] + shares["score"] - 1) > ROUNDING:
+        raise InputError(
+            f"{where}: error {shares['error']:g} and score {shares['score']:g} do not add up to 1"
+        )
+    return shares["error"] if "error" in shares else 1 - shares["score"]
+
+
+def _share(row: Mapping[str, Any], name: str, where: str) -> float:
+    value = _cell(row, name, where)
     if not -1e-9 <= value <= 1 + 1e-9:
-        raise InputError(f"{where}: {name} is {value:g}; an error is a share between 0 and 1")
+        percent = "; divide percentages by 100" if 1 < value <= 100 else ""
+        raise InputError(f"{where}: {name} is {value:g}; it is a share between 0 and 1{percent}")
     return min(max(value, 0.0), 1.0)
 
 
 def _n_params(row: Mapping[str, Any], where: str, convention: str) -> int:
     column = CONVENTIONS[convention]
-    if row.get(column) is not None:
-        count = _cell(row, column, where)
-    elif convention == "nominal" and row.get("n_params_b") is not None:
-        count = round(_cell(row, "n_params_b", where) * BILLION)
-    else:
-        count = _from_catalog(row, column, where)
-    if count < 1:
-        raise InputError(f"{where}: {column} is {count:g}; it must be a positive count")
-    return round(count)
+    names = (column, "n_params_b") if convention == "nominal" else (column,)
+    given = [name for name in names if row.get(name) is not None]
+    counts = [llms.checked_count(_cell(row, name, where), name, where) for name in given]
+    if not counts:
+        return _from_catalog(row, column, where)
+    if max(counts) > 1.01 * min(counts):
+        raise InputError(f"{where}: n_params and n_params_b disagree; keep one of them")
+    return counts[0]
 
 
 def _from_catalog(row: Mapping[str, Any], column: str, where: str) -> int:

@@ -1,13 +1,14 @@
 """A whole fit: a table in, rows of the law table out."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from vtc.errors import InputError
 from vtc.law import holdout
 from vtc.law.estimate import Settings, estimate
-from vtc.law.points import read_points
-from vtc.tables.read import read_rows
+from vtc.law.points import read_points, read_table
+from vtc.tables.read import title
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ def fit_table(request: Request) -> list[tuple[dict[str, Any], int]]:
 
     Raises InputError for a table that cannot be used, NoAnswerError if no law can be fitted.
     """
+    if request.exponents is not None and request.method != "varpro":
+        raise InputError(f"--exponents and --method {request.method} exclude each other; give one")
     settings = Settings(
         request.method,
         request.level,
@@ -45,8 +48,8 @@ def fit_table(request: Request) -> list[tuple[dict[str, Any], int]]:
         parse_exponents(request.exponents),
     )
     tasks = read_points(
-        read_rows(request.table).rows,
-        "stdin" if request.table == "-" else str(request.table),
+        read_table(request.table),
+        title(request.table),
         tasks=request.tasks,
         convention=request.convention,
         drop_suspect=request.drop_suspect,
@@ -71,4 +74,6 @@ def parse_exponents(text: str | None) -> tuple[float, float] | None:
         alpha, beta = (float(part) for part in text.split("/"))
     except ValueError:
         raise InputError(f"--exponents '{text}': write alpha/beta, as in .077/.015") from None
+    if not (0 < alpha < math.inf and 0 < beta < math.inf):
+        raise InputError(f"--exponents '{text}': both must be above zero, as in .077/.015")
     return alpha, beta

@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 from vtc.errors import InputError
+from vtc.tables.quantity import parse_quantity
 from vtc.tables.spec import Column
 
 _TRUE = ("true", "1", "yes")
@@ -19,10 +20,18 @@ def number(cell: Any, where: str) -> float:
             raise TypeError
         value = float(cell)
     except (TypeError, ValueError, OverflowError):
-        raise InputError(f"{where}: '{str(cell)[:40]}' is not a number") from None
+        raise InputError(f"{where}: '{str(cell)[:40]}' is not a number{_meant(cell)}") from None
     if not math.isfinite(value):
         raise InputError(f"{where}: {cell} is not a finite number")
     return value
+
+
+def _meant(cell: Any) -> str:
+    """How a table writes what a person wrote as 7b."""
+    try:
+        return f"; write {parse_quantity(str(cell)):g}"
+    except ValueError:
+        return ""
 
 
 def checked(cell: Any, column: Column, where: str) -> Any:

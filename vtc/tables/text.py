@@ -95,6 +95,8 @@ def parse_csv_rows(text: str, name: str) -> list[dict[str, str]]:
 
 def _header(cells: list[str], name: str) -> list[str]:
     header = [cell.strip() for cell in cells]
+    if len(header) == 1 and (found := [mark for mark in (";", "\t") if mark in header[0]]):
+        raise InputError(f"{name}: its cells are separated by {found[0]!r}; separate them by ','")
     for column in header:
         if not column:
             raise InputError(f"{name}: a column of the CSV header has no name")

@@ -39,13 +39,15 @@ def check_output(out: str | Path, fmt: str | None, force: bool) -> str:
     Long commands call it before they start. Raises InputError if the file exists (and `force`
     is not set), is a folder, cannot be written, or if its format is no file format.
     """
+    if not str(out):
+        raise InputError("-o is empty; give the name of a file, or - for stdout")
+    if Path(out).is_dir():
+        raise InputError(f"{out} is a folder; give the name of a file")
     chosen = resolve_format(str(out), fmt)
     if str(out) == "-":
         if chosen == "parquet" and sys.stdout.isatty():
             raise InputError("Parquet is binary: send it to a file with -o, or into a pipe")
         return chosen
-    if Path(out).is_dir():
-        raise InputError(f"{out} is a folder; give the name of a file")
     if chosen == "table":
         raise InputError(f"{out}: format 'table' is for the screen; use csv, json or parquet")
     refuse_existing(out, force)
