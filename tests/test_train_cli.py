@@ -126,6 +126,7 @@ def trained_images(folder):
     [
         (("train-projector", "absent.json"), "absent.json does not exist"),
         (("train-projector", "samples.parquet", "-o", "runs"), "tokenpacker-v4 exists"),
+        (("train-projector", "samples.parquet", "-o", "samples.json"), "samples.json is a file"),
         (("train-projector", "samples.parquet", "--visual-tokens", "5"), "cannot make 5 visual"),
         (("train-projector", "samples.parquet", "--lr", "0"), "--lr 0.0 must be above 0"),
         (("train-projector", "samples.parquet", "--features", "absent"), "features absent"),

@@ -16,6 +16,8 @@ def refuse_existing(path: str | Path, force: bool) -> None:
         raise InputError(f"{path} is neither a file nor a folder; use - for stdout")
     if path.exists() and not force:
         raise InputError(f"{path} exists; give another name, or --force to overwrite it")
+    if path.parent.is_file():
+        raise InputError(f"{path.parent} is a file; the output {path.name} needs a folder there")
     if not path.parent.is_dir():
         raise InputError(f"folder {path.parent} of the output {path.name} does not exist; make it")
     if not os.access(path.parent, os.W_OK):

@@ -25,9 +25,9 @@ class ProjectorJob:
         return self.out / f"{self.compressor}-v{visual_tokens}"
 
     def refuse_existing(self) -> None:
-        """Raise InputError if any run folder is there already and may not be overwritten."""
-        for folder in map(self.folder, self.visual_tokens):
-            if folder.exists():
+        """Raise InputError if any run folder may not be overwritten, or not be written at all."""
+        if self.out.exists():  # else it is made when training starts
+            for folder in map(self.folder, self.visual_tokens):
                 refuse_existing(folder, self.force)
 
 
@@ -43,7 +43,7 @@ class FinetuneJob:
         """Pairs of (stage-1 run, output folder), checked.
 
         Raises InputError for a run that is not finished, two runs with one output, or an output
-        that exists.
+        that exists or cannot be written.
         """
         # Loads torch, which checks that need no run should not wait for.
         from vtc.model.run import read_manifest
@@ -55,7 +55,7 @@ class FinetuneJob:
                 raise InputError(f"runs {pairs[folder]} and {run} would both become {folder}")
             if folder.resolve() == run.resolve():
                 raise InputError(f"run {run} would be overwritten by its own result; change -o")
-            if folder.exists():
+            if self.out.exists():  # else it is made when training starts
                 refuse_existing(folder, self.force)
             pairs[folder] = run
         return [(run, folder) for folder, run in pairs.items()]
