@@ -122,3 +122,10 @@ def test_levenshtein_is_a_distance(a, b, c):
 def test_an_unknown_metric_names_the_choices():
     with pytest.raises(InputError, match=r"x\.toml: no metric 'f1'; choose from exact_match"):
         metrics.get("f1", "x.toml")
+
+
+def test_relaxed_divides_as_its_definition_does():
+    # |14.805 - 14.1| / 14.1 is below .05 in floating point, |14.805 - 14.1| above .05 * 14.1.
+    want = abs(14.805 - 14.1) / 14.1 <= 0.05
+    assert want != (abs(14.805 - 14.1) <= 0.05 * 14.1)
+    assert bool(metrics.get("relaxed", "test").score("14.805", ["14.1"]).score) == want

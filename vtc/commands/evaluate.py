@@ -35,8 +35,8 @@ def evaluate(
 ) -> None:
     """Let finished RUNS answer benchmarks; write one row an answer, and the scores.
 
-    Several runs and benchmarks in one call load everything once, and runs with the same encoder
-    share its pass over the images. An item whose image does not open counts as wrong and is
+    Several runs in one call share the libraries' start and, with the same encoder, its pass over
+    the images. An item whose image does not open counts as wrong and is
     marked in the column `fault`. Without -o the scores are shown on stdout.
 
     \b
