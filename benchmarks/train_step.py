@@ -11,6 +11,7 @@ import copy
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -65,16 +66,12 @@ def main() -> None:
             collate = inputs.lm_collator(built.model, built.processor, built.encoder)
             unfreeze_for_finetune(built.model)
             twin = copy.deepcopy(built.model).train()
-            bare = cpu_ms(lambda: bare_loop(twin, collate, rows))  # noqa: B023
-            with tempfile.TemporaryDirectory() as scratch:
-                trainer = cpu_ms(
-                    lambda: fit_model(
-                        built.model, collate.dataset, collate, SETTINGS, Path(scratch)
-                    )  # noqa: B023
-                )
-            print(
-                f"{llm} V={tokens}: bare {bare:.1f} ms, Trainer {trainer:.1f} ms, ratio {trainer / bare:.2f}"
-            )
+            bare = cpu_ms(partial(bare_loop, twin, collate, rows))
+            with tempfile.TemporaryDirectory() as folder:
+                fit = partial(fit_model, built.model, collate.dataset, collate, SETTINGS)
+                trainer = cpu_ms(partial(fit, Path(folder)))
+            times = f"bare {bare:.1f} ms, Trainer {trainer:.1f} ms"
+            print(f"{llm} V={tokens}: {times}, ratio {trainer / bare:.2f}")
 
 
 if __name__ == "__main__":
