@@ -50,6 +50,7 @@ def bare_loop(model: torch.nn.Module, collate: Callable, rows: list[int]) -> Non
 
 
 def main() -> None:
+    """Time every LLM and V asked, and print a line each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("world", type=Path)
     parser.add_argument("llms", type=lambda text: text.split(","))
