@@ -14,7 +14,7 @@ from vtc.cli import main
 RECIPES = Path(__file__).parent.parent / "recipes"
 STUDIES = sorted(path.parent for path in RECIPES.rglob("study.toml"))
 STEPS = sorted(set(RECIPES.rglob("*.toml")) - {study / "study.toml" for study in STUDIES})
-STUDY_KEYS = {"sizes", "visual_tokens", "seeds", "holdout", "text_tokens", "flops"}
+STUDY_KEYS = {"sizes", "visual_tokens", "seeds", "holdout", "text_tokens", "flops", "finetune_lr"}
 
 
 def test_there_are_studies_and_steps():
@@ -40,6 +40,7 @@ def test_settings_of_a_step_are_flags_of_its_command(path):
 def test_a_study_names_its_sizes_tokens_and_seeds(study):
     plan = tomllib.loads((study / "study.toml").read_text(encoding="utf-8"))
     assert set(plan) == STUDY_KEYS
+    assert list(plan["finetune_lr"]) == plan["sizes"]
     assert all(144 % tokens == 0 for tokens in plan["visual_tokens"])
 
 

@@ -5,9 +5,11 @@ set -euo pipefail
 study=$1 out=$2 seed=${3:-0}
 here=$(cd "$(dirname "$0")" && pwd)
 settings=$here/$study
-setting() { # setting KEY: a value of study.toml, lists as words
-  python -c 'import sys, tomllib; v = tomllib.load(open(sys.argv[1], "rb"))[sys.argv[2]]
-print(*v if isinstance(v, list) else [v])' "$settings/study.toml" "$1"
+setting() { # setting KEY [KEY]: a value of study.toml, lists as words
+  python -c 'import sys, tomllib
+v = tomllib.load(open(sys.argv[1], "rb"))
+for key in sys.argv[2:]: v = v[key]
+print(*v if isinstance(v, list) else [v])' "$settings/study.toml" "$@"
 }
 tokens=$(setting visual_tokens | tr ' ' ',')
 q=$(setting text_tokens)
@@ -25,7 +27,7 @@ for size in $(setting sizes); do
     --encoder world/encoder --llm "world/llm/$size" --features features \
     --visual-tokens "$tokens" --seed "$seed" -o "stage1/$size"
   vtc finetune "stage1/$size"/* --config "$settings/finetune.toml" --samples finetune.parquet \
-    --features features --seed "$seed" -o "stage2/$size"
+    --lr "$(setting finetune_lr "$size")" --features features --seed "$seed" -o "stage2/$size"
   vtc eval "stage2/$size"/* --config "$settings/eval.toml" --features features \
     --benchmark world/benchmarks/reasoning.toml --benchmark world/benchmarks/ocr.toml \
     -o "predictions-$size.parquet"

@@ -110,6 +110,7 @@ def _llm(
 def save_llm(folder: Path, model: Qwen2ForCausalLM) -> None:
     """Write an LLM, its nominal N and its tokenizer as an ordinary folder."""
     model.config.n_params_nominal = nominal(model)
+    model.config.family = FAMILY
     model.save_pretrained(folder)
     tokenizer.build().save_pretrained(folder)
 
