@@ -173,6 +173,7 @@ def test_llms_csv_names_the_folders_and_their_sizes(world):
         name, family, n_params = line.split(",")
         config = json.loads((world / "llm" / name / "config.json").read_text())
         assert (name, family) == (size.name, "mini")
+        assert config["family"] == "mini"
         assert config["n_params_nominal"] == int(n_params)
 
 

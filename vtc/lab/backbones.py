@@ -108,7 +108,8 @@ def _llm(
 
 
 def save_llm(folder: Path, model: Qwen2ForCausalLM) -> None:
-    """Write an LLM, its nominal N and its tokenizer as an ordinary folder."""
+    """Write an LLM, its family, its nominal N and its tokenizer as an ordinary folder."""
+    model.config.family = FAMILY
     model.config.n_params_nominal = nominal(model)
     model.config.family = FAMILY
     model.save_pretrained(folder)
