@@ -18,8 +18,21 @@ def line(source: str, law: dict) -> dict:
         "alpha/beta": span(law, "ratio"),
         "D": law["d"],
         "points": law["n_points"],
-        "says": "alpha > beta" if law["alpha"] > law["beta"] else "beta > alpha",
+        "says": verdict(law),
     }
+
+
+def verdict(law: dict) -> str:
+    """Which exponent is larger, if the interval of their ratio, or their own two, tell."""
+    low, high = law["ratio_low"], law["ratio_high"]
+    told = low is not None and high is not None and not low <= 1 <= high
+    ends = [law[name] for name in ("alpha_low", "alpha_high", "beta_low", "beta_high")]
+    if not told and None not in ends:
+        alpha_low, alpha_high, beta_low, beta_high = ends
+        told = alpha_high < beta_low or beta_high < alpha_low
+    if not told:
+        return "not told apart"
+    return "alpha > beta" if law["alpha"] > law["beta"] else "beta > alpha"
 
 
 def span(law: dict, name: str) -> str:
