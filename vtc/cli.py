@@ -55,6 +55,7 @@ def main(ctx: click.Context, debug: bool, quiet: bool, verbose: bool) -> None:
         # Read by the libraries when they load: their bars and notes are not ours to show.
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     ctx.obj = {"debug": debug}
 
 
