@@ -8,8 +8,7 @@ from typing import Any
 from vtc.errors import InputError
 from vtc.evaluate import metrics
 
-# What a run's rows share; the rest of a scores row is computed.
-_SHARED = (
+SHARED = (
     "run_id",
     "backbone",
     "family",
@@ -25,6 +24,7 @@ _SHARED = (
     "metric",
     "chance",
 )
+"""What the rows of a run and benchmark share; the rest of a scores row is computed."""
 
 
 def score_item(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def _scores_row(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     scores = [row["score"] for row in rows]
     mean = math.fsum(scores) / len(scores)
     return {
-        **{name: first.get(name) for name in _SHARED},
+        **{name: first.get(name) for name in SHARED},
         "score": mean,
         "error": 1 - mean,
         "n_items": len(rows),
@@ -88,7 +88,7 @@ def _check_group(rows: Sequence[Mapping[str, Any]]) -> None:
         if row["item_id"] in seen:
             raise InputError(f"{where}: item '{row['item_id']}' stands twice")
         seen.add(row["item_id"])
-        for name in _SHARED:
+        for name in SHARED:
             if row.get(name) != first.get(name):
                 raise InputError(
                     f"{where}: column '{name}' is {first.get(name)} in one row and "

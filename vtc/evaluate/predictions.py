@@ -5,32 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from vtc.errors import InputError
+from vtc.evaluate.aggregate import SHARED
 from vtc.evaluate.items import answers_of
 from vtc.tables import specs
 from vtc.tables.cells import checked
 from vtc.tables.read import read_rows, title
 
-NEEDED = (
-    "run_id",
-    "backbone",
-    "family",
-    "n_params",
-    "n_params_total",
-    "n_params_nonembedding",
-    "compressor",
-    "visual_tokens",
-    "encoder",
-    "seed",
-    "benchmark",
-    "task",
-    "metric",
-    "chance",
-    "item_id",
-    "image_id",
-    "references",
-    "prediction",
-    "fault",
-)
+NEEDED = (*SHARED, "item_id", "image_id", "references", "prediction", "fault")
 """The columns of a predictions table that scoring reads."""
 
 GIVEN = ("run_id", "backbone", "family", "n_params", "visual_tokens", "compressor", "encoder")
