@@ -42,16 +42,10 @@ COLUMNS = (
     show_default=True,
     help="Coverage the intervals aim at.",
 )
-@click.option(
-    "--q",
-    "text_tokens",
-    type=options.Quantity(zero=True),
-    default="50",
-    show_default=True,
-    help="Text tokens Q of the best V.",
-)
+@options.text_tokens("Text tokens Q of the best V.")
 @click.option(
     "--draws",
+    "n_draws",
     type=click.IntRange(0, 100_000),
     default=400,
     show_default=True,
@@ -60,22 +54,7 @@ COLUMNS = (
 @options.seed
 @options.output
 @options.config
-def fit(
-    table,
-    tasks,
-    convention,
-    method,
-    exponents,
-    holdout,
-    drop_suspect,
-    level,
-    text_tokens,
-    draws,
-    seed,
-    out,
-    fmt,
-    force,
-):
+def fit(out, fmt, force, **settings) -> None:
     """Fit Y(N, V) = k N^-alpha V^-beta + D to a table, one law a task, with intervals.
 
     TABLE is CSV, Parquet or JSON (`-`: stdin): a scores table, or any table with
@@ -92,19 +71,7 @@ def fit(
     from vtc.tables import provenance, specs, write
 
     chosen = write.check_output(out, fmt, force)
-    request = Request(
-        table,
-        tasks,
-        convention,
-        method,
-        exponents,
-        holdout,
-        drop_suspect,
-        level,
-        text_tokens,
-        draws,
-        seed,
-    )
+    request = Request(**settings)
     fitted = fit_table(request)
     for row, n_dropped in fitted:
         for line in describe(row, n_dropped):
@@ -112,5 +79,7 @@ def fit(
     rows = [row for row, _ in fitted]
     footer = None
     if chosen == "parquet":
-        footer = provenance.footer(settings=request.settings(), inputs=[table], seed=seed)
+        footer = provenance.footer(
+            settings=request.settings(), inputs=[request.table], seed=request.seed
+        )
     options.emit(rows, specs.LAW, out, fmt, force, footer=footer, columns=COLUMNS)

@@ -53,6 +53,18 @@ def seed(function: Callable) -> Callable:
     )(function)
 
 
+def text_tokens(meaning: str) -> Callable[[Callable], Callable]:
+    """Add `--q`, the text tokens Q of an inference, with what it means to the command."""
+    return click.option(
+        "--q",
+        "text_tokens",
+        type=Quantity(zero=True),
+        default="50",
+        show_default=True,
+        help=meaning,
+    )
+
+
 def emit(
     rows: Sequence[dict[str, Any]],
     spec: Table,

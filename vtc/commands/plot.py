@@ -23,14 +23,7 @@ def plot():
     help="Law file of `vtc fit`, published or paper. [default: fit the table here]",
 )
 @click.option("--task", "tasks", multiple=True, help="Draw this task only (repeatable).")
-@click.option(
-    "--q",
-    "text_tokens",
-    type=options.Quantity(zero=True),
-    default="50",
-    show_default=True,
-    help="Text tokens Q in the FLOPs.",
-)
+@options.text_tokens("Text tokens Q in the FLOPs.")
 @click.option("--drop-suspect", is_flag=True, help="Leave out rows whose note begins 'suspect'.")
 @click.option("-o", "--out", required=True, help="Figure file: .png, .svg or .pdf.")
 @click.option("--force", is_flag=True, help="Overwrite a figure that exists.")

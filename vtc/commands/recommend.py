@@ -17,14 +17,7 @@ COLUMNS = (
     required=True,
     help="Budget of one inference in FLOP, such as 3e12, 3T or 3TFLOP.",
 )
-@click.option(
-    "--q",
-    "text_tokens",
-    type=options.Quantity(zero=True),
-    default="50",
-    show_default=True,
-    help="Text tokens Q of the question; 0 if they are cached.",
-)
+@options.text_tokens("Text tokens Q of the question; 0 if they are cached.")
 @click.option("--task", help="Task of the law. [default: reasoning, or the law's only task]")
 @click.option(
     "--law",
