@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vtc.data.conversations import IMAGE
-from vtc.data.templates import ConversationTemplate, TemplateName, Turn
+from vtc.data.image_places import QueryPosition, place_images
+from vtc.data.span_tokens import Piece, SpanTokens
+from vtc.data.templates import ConversationTemplate, TemplateName, Turn, special_tokens
 from vtc.errors import InputError
 
 IGNORE = -100
@@ -30,42 +32,65 @@ class Encoded(NamedTuple):
 class TurnEncoder:
     """Tokenises conversations span by span; every distinct span only once."""
 
-    def __init__(self, tokenizer: Any, template: TemplateName = "chat"):
+    def __init__(
+        self,
+        tokenizer: Any,
+        template: TemplateName = "chat",
+        query_position: QueryPosition = "after",
+    ):
         self.tokenizer = tokenizer
         self.template = ConversationTemplate(tokenizer, template)
+        self.query_position: QueryPosition = query_position
         self.image_token_id = image_token_id(tokenizer)
-        self._known: dict[str, np.ndarray] = {}
+        self._pieces = SpanTokens(tokenizer)
+        self._specials = tuple(sorted(special_tokens(tokenizer), key=len, reverse=True))
 
     def learn(self, conversations: Iterable[Sequence[Turn]]) -> None:
         """Tokenise the spans of many conversations at once (many times faster than one by one)."""
-        texts = {span.text for turns in conversations for span in self.template.spans(turns)}
-        new = [text for text in texts if text not in self._known]
-        for text, ids in zip(new, _tokenise_all(self.tokenizer, new), strict=True):
-            self._known[text] = np.asarray(ids, dtype=np.int64)
+        self._pieces.learn(piece for turns in conversations for piece, _ in self._spans(turns))
 
     def tokens(self, turns: Sequence[Turn]) -> tuple[np.ndarray, np.ndarray]:
         """Ids and labels of a conversation, int64 [T] each; an image is still one token."""
-        spans = [(self._ids(span.text), span.supervised) for span in self.template.spans(turns)]
+        spans = [(self._pieces.ids(piece), learnt) for piece, learnt in self._spans(turns)]
         ids = np.concatenate([ids for ids, _ in spans])
         labels = [ids if learnt else np.full_like(ids, IGNORE) for ids, learnt in spans]
         return ids, np.concatenate(labels)
 
-    def _ids(self, text: str) -> np.ndarray:
-        ids = self._known.get(text)
-        if ids is None:
-            found = self.tokenizer(text, add_special_tokens=False).input_ids
-            ids = self._known[text] = np.asarray(found, dtype=np.int64)
-        return ids
+    def prompt(self, turns: Sequence[Turn]) -> np.ndarray:
+        """Ids (int64 [T]) of what a model is given to answer the last turn, a user's.
+
+        They are the ids that `tokens` puts before that answer, so that training and evaluation
+        see the same prompt.
+        """
+        answered = [*turns, {"role": "assistant", "text": "?"}]
+        pieces = [piece for piece, _ in self._spans(answered)[:-1]]
+        return np.concatenate([self._pieces.ids(piece) for piece in pieces])
+
+    def _spans(self, turns: Sequence[Turn]) -> list[tuple[Piece, bool]]:
+        """The spans of a conversation in their places, and whether each is supervised."""
+        found: list[tuple[Piece, bool]] = []
+        behind = ""
+        for span in self.template.spans(place_images(turns, self.query_position)):
+            found.append((Piece(span.text, behind), span.supervised))
+            if span.text.endswith(self._specials):
+                behind = next(s for s in self._specials if span.text.endswith(s))
+            elif span.text:
+                behind = "text"
+        return found
 
 
 def encode_turns(
-    turns: Sequence[Turn], tokenizer: Any, template: TemplateName = "chat", n_visual: int = 1
+    turns: Sequence[Turn],
+    tokenizer: Any,
+    template: TemplateName = "chat",
+    n_visual: int = 1,
+    query_position: QueryPosition = "after",
 ) -> Encoded:
     """One conversation as tokens and labels; each `<image>` becomes `n_visual` image tokens.
 
     Raises InputError for a tokenizer without a chat template or without the token `<image>`.
     """
-    encoder = TurnEncoder(tokenizer, template)
+    encoder = TurnEncoder(tokenizer, template, query_position)
     return one_block(*encoder.tokens(turns), encoder.image_token_id, n_visual)
 
 
@@ -75,19 +100,6 @@ def expand_images(
     """Repeat the one token of each image `n_visual` times; ids and labels int64 [T]."""
     repeats = np.where(ids == image_token, n_visual, 1)
     return np.repeat(ids, repeats), np.repeat(labels, repeats)
-
-
-def _tokenise_all(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    """Token ids of many texts; of a fast tokenizer without the detour over offsets and masks."""
-    if not texts:
-        return []
-    core = getattr(tokenizer, "backend_tokenizer", None)
-    if core is None:
-        return tokenizer(texts, add_special_tokens=False).input_ids
-    # An earlier call may have left its padding and truncation behind; each call sets them anew.
-    core.no_padding()
-    core.no_truncation()
-    return [found.ids for found in core.encode_batch_fast(texts, add_special_tokens=False)]
 
 
 def one_block(ids: np.ndarray, labels: np.ndarray, image_token: int, n_visual: int) -> Encoded:
