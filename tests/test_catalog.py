@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from vtc.catalog import laws, llms
+from vtc.catalog import encoders, gpus, laws, llms
 from vtc.catalog.measurements import PUBLISHED
 from vtc.errors import InputError
 from vtc.law.run import Request, fit_table
@@ -41,6 +41,90 @@ def test_unknown_names_are_not_found():
     assert llms.find("my-llm") is None
     with pytest.raises(InputError, match="--family x is unknown"):
         llms.family("x")
+
+
+def test_every_shape_adds_up_to_its_parameters():
+    for llm in llms.catalog():
+        shape = llm.shape
+        assert shape.n_params == llm.n_params_total
+        assert shape.n_params - shape.n_embedding == llm.n_params_nonembedding
+        # Norms and biases: a few thousand a layer.
+        assert 0 < shape.n_vectors / shape.n_layers < 2e5
+        assert shape.n_heads % shape.n_kv_heads == 0
+
+
+def test_a_config_folder_is_as_good_as_a_name(tmp_path):
+    config = {
+        "model_type": "qwen2", "hidden_size": 896, "num_hidden_layers": 24, "hidden_act": "silu",
+        "num_attention_heads": 14, "num_key_value_heads": 2, "intermediate_size": 4864,
+        "vocab_size": 151936, "tie_word_embeddings": True,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert llms.shape(tmp_path) == llms.shape("Qwen/Qwen2.5-0.5B-Instruct")
+    vision = {
+        "model_type": "clip_vision_model", "hidden_size": 1024, "num_hidden_layers": 24,
+        "num_attention_heads": 16, "intermediate_size": 4096, "image_size": 336, "patch_size": 14,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps({"vision_config": vision}))
+    found, known = encoders.shape(tmp_path), encoders.shape("clip-vit-large-patch14-336")
+    assert (found.grid, found.n_tokens) == (known.grid, known.n_tokens) == ((24, 24), 577)
+    assert found.n_params == pytest.approx(known.n_params, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"hidden_act": "gelu"}, "feed-forward layers with gelu"),
+        ({"hidden_act": "silu", "num_experts": 8}, "mixture of experts"),
+        ({"hidden_act": "silu"}, "states no hidden_size"),
+    ],
+)
+def test_a_config_of_unknown_costs_is_refused(tmp_path, config, message):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=message):
+        llms.shape(tmp_path)
+
+
+def test_unknown_shapes_name_the_choices(tmp_path):
+    with pytest.raises(InputError, match=r"llm x/y is neither .* Qwen1.5-0.5B"):
+        llms.shape("x/y")
+    with pytest.raises(InputError, match="encoder vit is neither .* clip-vit-large-patch14-336"):
+        encoders.shape("vit")
+    with pytest.raises(InputError, match="config.json cannot be read"):
+        llms.shape(tmp_path)
+
+
+def test_every_encoder_and_gpu_has_its_source():
+    folder = llms.__file__.rsplit("/", 1)[0]
+    for name in ("encoders", "gpus"):
+        with open(f"{folder}/{name}.csv") as file:
+            assert all(row["source"] for row in csv.DictReader(file))
+    assert [shape.n_patches for shape in encoders.catalog().values()] == [
+        576, 256, 196, 729, 576, 576, 576,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "gpu"),
+    [
+        ("rtx4090", "rtx4090"),
+        ("RTX 4090", "rtx4090"),
+        ("NVIDIA GeForce RTX 3090", "rtx3090"),
+        ("NVIDIA A100-SXM4-80GB", "a100-80gb"),
+        ("NVIDIA A100 80GB PCIe", "a100-80gb-pcie"),
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("NVIDIA H200", "h200"),
+    ],
+)
+def test_gpus_are_found_by_label_and_by_driver_name(name, gpu):
+    assert gpus.find(name).gpu == gpu
+
+
+def test_gpus_are_as_large_as_their_label_says():
+    assert 23e9 < gpus.find("rtx4090").usable_bytes < 25.8e9
+    assert len({gpu.gpu for gpu in gpus.catalog()}) == len(gpus.catalog())
+    with pytest.raises(InputError, match="--gpu tpu is unknown; choose from rtx3090"):
+        gpus.find("tpu")
 
 
 def test_published_measurements_carry_source_and_notes():

@@ -1,14 +1,20 @@
-"""LLMs the program knows: nominal and exact sizes, with the source of each configuration."""
+"""LLMs the program knows: nominal and exact sizes, shapes, and the source of each."""
 
 import csv
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
+from pathlib import Path
 
+from vtc.catalog.shapes import LlmShape, llm_from_config, read_config
 from vtc.errors import InputError
 
+_SHAPE = (
+    *("n_layers", "hidden_size", "n_heads", "n_kv_heads", "head_dim"),
+    *("intermediate_size", "vocab_size"),
+)
 # Outside these a cell was surely meant in the other unit.
 _FEWEST_PARAMETERS = 1000
 _MOST_BILLIONS = 1e6
@@ -24,6 +30,7 @@ class LLM:
     n_params_total: int | None = None
     n_params_nonembedding: int | None = None
     source: str = ""
+    shape: LlmShape | None = None
 
 
 @cache
@@ -38,9 +45,16 @@ def catalog() -> tuple[LLM, ...]:
             int(row["n_params_total"]),
             int(row["n_params_nonembedding"]),
             row["source"],
+            _shape(row),
         )
         for row in csv.DictReader(text.splitlines())
     )
+
+
+def _shape(row: dict[str, str]) -> LlmShape:
+    sizes = {name: int(row[name]) for name in _SHAPE}
+    bare = LlmShape(**sizes, tied=row["tied"] == "yes")
+    return replace(bare, n_vectors=int(row["n_params_total"]) - bare.n_params)
 
 
 def families() -> list[str]:
@@ -65,6 +79,22 @@ def find(name: str) -> LLM | None:
     For example "Qwen/Qwen1.5-0.5B-Chat" finds Qwen1.5-0.5B.
     """
     return _by_key().get(_key(name))
+
+
+def shape(source: str | Path) -> LlmShape:
+    """The shape of a model folder, or of a name or hub id in the catalog.
+
+    Raises InputError for any other.
+    """
+    if Path(source).is_dir():
+        return llm_from_config(read_config(Path(source)), f"llm {source}")
+    found = find(str(source))
+    if found is None or found.shape is None:
+        raise InputError(
+            f"llm {source} is neither a model folder nor in the catalog (such as "
+            f"{', '.join(llm.model for llm in catalog()[:3])}); give a folder with its config.json"
+        )
+    return found.shape
 
 
 @cache

@@ -1,0 +1,177 @@
+"""The shapes of LLMs and vision encoders: all that exact costs need to know of a model."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vtc.errors import InputError
+
+# Gated feed-forward layers (three matrices); others have two, and other costs.
+_GATED = ("silu", "swish", "gelu_pytorch_tanh")
+_WITHOUT_CLASS_TOKEN = ("siglip", "siglip2")
+
+
+@dataclass(frozen=True)
+class LlmShape:
+    """A decoder with gated feed-forward layers and grouped-query attention.
+
+    `vocab_size` counts the rows of the embedding, padding included; `tied`: the head is the
+    embedding. `n_vectors` are the parameters of norms and biases, which no matrix product uses.
+    """
+
+    n_layers: int
+    hidden_size: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    intermediate_size: int
+    vocab_size: int
+    tied: bool
+    n_vectors: int = 0
+
+    @property
+    def linears(self) -> tuple[tuple[int, int], ...]:
+        """(in, out) of the linear layers of one block: q, k, v, o, gate, up, down."""
+        d, f = self.hidden_size, self.intermediate_size
+        queries, keys = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
+        return (d, queries), (d, keys), (d, keys), (queries, d), (d, f), (d, f), (f, d)
+
+    @property
+    def n_matmul(self) -> int:
+        """Parameters of the blocks' linear layers: M of the cost formulas."""
+        return self.n_layers * sum(rows * columns for rows, columns in self.linears)
+
+    @property
+    def n_head(self) -> int:
+        """Parameters of the LM head, shared or not."""
+        return self.hidden_size * self.vocab_size
+
+    @property
+    def n_embedding(self) -> int:
+        """Parameters of the input embedding, and of the head where it is another."""
+        return self.n_head * (1 if self.tied else 2)
+
+    @property
+    def n_params(self) -> int:
+        """All parameters."""
+        return self.n_matmul + self.n_embedding + self.n_vectors
+
+    def n_lora(self, rank: int) -> int:
+        """Parameters of LoRA of a rank on every linear layer of every block, head excluded."""
+        return self.n_layers * rank * sum(rows + columns for rows, columns in self.linears)
+
+
+@dataclass(frozen=True)
+class EncoderShape:
+    """A vision transformer on square images; `n_params` all its parameters, pooling head too."""
+
+    n_layers: int
+    hidden_size: int
+    n_heads: int
+    intermediate_size: int
+    image_size: int
+    patch_size: int
+    class_token: bool
+    n_params: int
+    n_channels: int = 3
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        side = self.image_size // self.patch_size
+        return side, side
+
+    @property
+    def n_patches(self) -> int:
+        """Patches of an image."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens the layers run on: patches and the class token, if there is one."""
+        return self.n_patches + self.class_token
+
+
+def llm_from_config(config: Mapping[str, Any], where: str) -> LlmShape:
+    """The shape in a Hugging Face config.json of a causal LLM.
+
+    Raises InputError naming `where` for a mixture of experts, feed-forward layers without a gate,
+    or a config that lacks a size: their costs are not known here.
+    """
+    config = config.get("text_config", config)
+    if any("expert" in key and config[key] for key in config):
+        raise InputError(f"{where}: a mixture of experts; its costs are not known here")
+    activation = config.get("hidden_act") or config.get("hidden_activation")
+    if activation not in _GATED:
+        raise InputError(f"{where}: feed-forward layers with {activation}; need a gate ({_GATED})")
+    d, layers, heads = (
+        _size(config, key, where)
+        for key in ("hidden_size", "num_hidden_layers", "num_attention_heads")
+    )
+    kv_heads = int(config.get("num_key_value_heads") or heads)
+    head_dim = int(config.get("head_dim") or d // heads)
+    kind = str(config.get("model_type"))
+    biased = kind == "qwen2" or bool(config.get("attention_bias"))
+    normed = kind.startswith(("qwen3", "gemma3"))
+    norms = (4 if kind.startswith(("gemma2", "gemma3")) else 2) * d + 2 * head_dim * normed
+    biases = (heads + 2 * kv_heads) * head_dim * biased
+    return LlmShape(
+        n_layers=layers,
+        hidden_size=d,
+        n_heads=heads,
+        n_kv_heads=kv_heads,
+        head_dim=head_dim,
+        intermediate_size=_size(config, "intermediate_size", where),
+        vocab_size=_size(config, "vocab_size", where),
+        tied=bool(config.get("tie_word_embeddings", kind.startswith("gemma"))),
+        n_vectors=layers * (norms + biases) + d,
+    )
+
+
+def encoder_from_config(config: Mapping[str, Any], where: str) -> EncoderShape:
+    """The shape in a config.json of a CLIP, SigLIP or ViT encoder, or of a pair with one inside.
+
+    Parameters are those of the layers, patches and positions, without a pooling head. Raises
+    InputError naming `where` for a config that lacks a size.
+    """
+    config = config.get("vision_config", config)
+    d, layers, f, image, patch = (
+        _size(config, key, where)
+        for key in (
+            *("hidden_size", "num_hidden_layers", "intermediate_size"),
+            *("image_size", "patch_size"),
+        )
+    )
+    channels = int(config.get("num_channels", 3))
+    classed = not str(config.get("model_type")).startswith(_WITHOUT_CLASS_TOKEN)
+    tokens = (image // patch) ** 2 + classed
+    a_layer = 4 * d * d + 4 * d + 2 * d * f + f + d + 4 * d
+    return EncoderShape(
+        n_layers=layers,
+        hidden_size=d,
+        n_heads=_size(config, "num_attention_heads", where),
+        intermediate_size=f,
+        image_size=image,
+        patch_size=patch,
+        class_token=classed,
+        n_params=layers * a_layer + (tokens + channels * patch**2 + 1 + classed) * d,
+        n_channels=channels,
+    )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a model folder; raises InputError if there is none or it is damaged."""
+    path = folder / "config.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); it is no model folder") from None
+
+
+def _size(config: Mapping[str, Any], key: str, where: str) -> int:
+    value = config.get(key)
+    if not isinstance(value, int) or value < 1:
+        raise InputError(f"{where}: its config states no {key}, which costs are computed from")
+    return value
