@@ -22,18 +22,27 @@ PHI = (
 
 
 def metaspace_tokenizer(scheme: str, template: str, rstrip: bool = False, **named: str):
-    """A sentencepiece-like BPE over WORDS: metaspace, byte fallback, <s> </s> <unk>."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+    """A sentencepiece-like BPE over WORDS: metaspace, byte fallback, <s> </s> <unk>.
+
+    The scheme `legacy` is that of Llama 2's own: a normalizer that puts a space before whatever
+    follows a special token.
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, trainers
+    from tokenizers.pre_tokenizers import Metaspace
     from transformers import PreTrainedTokenizerFast
 
     core = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    core.pre_tokenizer = Metaspace(prepend_scheme="always" if scheme == "legacy" else scheme)
     fallback = [f"<0x{byte:02X}>" for byte in range(256)]
     trainer = trainers.BpeTrainer(
         vocab_size=420, special_tokens=["<unk>", "<s>", "</s>", *fallback], show_progress=False
     )
     corpus = [*WORDS, "USER: ASSISTANT: [INST] [/INST]", "<|user|> <|assistant|>"]
     core.train_from_iterator(corpus, trainer)
+    if scheme == "legacy":
+        spaces = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+        core.normalizer = normalizers.Sequence(spaces)
+        core.pre_tokenizer = None
     core.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
     )
@@ -83,6 +92,14 @@ def families():
             metaspace_tokenizer("always", NAMED["llama2"], pad_token="<unk>"),
             "</s>",
         ),
+        "vicuna, metaspace legacy": (
+            metaspace_tokenizer("legacy", NAMED["vicuna"], pad_token="<unk>"),
+            "</s>",
+        ),
+        "zephyr, metaspace legacy": (
+            metaspace_tokenizer("legacy", NAMED["zephyr"], pad_token="</s>"),
+            "</s>",
+        ),
         "llama 2, metaspace never": (
             metaspace_tokenizer("never", NAMED["llama2"], pad_token="</s>"),
             "</s>",
@@ -102,6 +119,8 @@ NAMES = (
     "vicuna, metaspace always, pad is unk",
     "vicuna, metaspace first",
     "llama 2, metaspace always",
+    "vicuna, metaspace legacy",
+    "zephyr, metaspace legacy",
     "llama 2, metaspace never",
     "phi, metaspace, specials swallow spaces",
 )
