@@ -126,7 +126,12 @@ def test_questions_are_drawn_anew_and_repeat_with_the_seed():
 
     def draws(seed):
         collator = Collator(data, 1, 0, max_questions=1, seed=seed)
-        return [collator([0])["labels"].tolist() for _ in range(12)]
+        drawn = []
+        for epoch in range(12):
+            collator.set_epoch(epoch)
+            drawn.append(collator([0])["labels"].tolist())
+            assert collator([0])["labels"].tolist() == drawn[-1]
+        return drawn
 
     assert draws(1) == draws(1)
     assert len({tuple(labels) for labels in draws(1)}) == 3

@@ -40,6 +40,23 @@ def stage_options(*, lr: float, batch_size: int, accumulate: int, template: str)
             help="auto: fp32 on the CPU, bf16 computation on a GPU.",
         ),
         option("--log-every", default=10, help="Optimizer steps a row of the training log."),
+        option(
+            "--length-bucket",
+            default=8,
+            help="Batches sorted by length together, so that little is padded; 1: none.",
+        ),
+        option(
+            "--optimizer",
+            type=click.Choice(["adamw", "adamw-8bit", "paged-adamw-8bit"]),
+            default="adamw",
+            help="AdamW: fused, or bitsandbytes' with 8-bit states, kept off the GPU if paged.",
+        ),
+        click.option(
+            "--gradient-checkpointing",
+            is_flag=True,
+            help="Compute the LLM's layers again in the backward pass: less memory, slower.",
+        ),
+        click.option("--compile", is_flag=True, help="torch.compile the model."),
         options.seed,
         click.option("-o", "--out", required=True, help="Folder the run folders go to."),
         click.option("--force", is_flag=True, help="Overwrite runs that exist."),

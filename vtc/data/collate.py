@@ -27,8 +27,8 @@ class Collator:
     lowest value, added to the attention scores).
 
     Each image becomes `n_visual` tokens. `max_questions` draws that many of a row's questions anew
-    each time, from `seed`. Dialogues longer than `max_length` tokens lose their end, as in LLaVA;
-    of independent questions each one alone must fit.
+    each epoch, by seed, epoch and row alone. Dialogues longer than `max_length` tokens lose their
+    end, as in LLaVA; of independent questions each one alone must fit.
     """
 
     def __init__(
@@ -50,7 +50,12 @@ class Collator:
         self.max_questions = max_questions
         self.max_length = max_length
         self.mask_dtype = mask_dtype
-        self._random = np.random.default_rng(seed)
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose questions are drawn."""
+        self.epoch = epoch
 
     def __call__(self, indices: Sequence[int]) -> dict[str, Any]:
         """The batch of the given rows of the dataset.
@@ -58,15 +63,16 @@ class Collator:
         Raises InputError naming a row whose images and answers do not fit into `max_length`.
         """
         rows = [self.dataset.rows[index] for index in indices]
-        encoded = [self._encode(row) for row in rows]
+        encoded = [self._encode(index) for index in indices]
         batch = collate(encoded, self.pad_token_id, self.mask_dtype)
         paths = [path for row in rows for path in row.images]
         if paths and self.images is not None:
             batch.update(self.images(paths))
         return batch
 
-    def _encode(self, row: TokenisedRow) -> Encoded:
-        encoded = row.tokens.encode(self.n_visual, self._choose(row))
+    def _encode(self, index: int) -> Encoded:
+        row = self.dataset.rows[index]
+        encoded = row.tokens.encode(self.n_visual, self._choose(index))
         if self.max_length is None or encoded.position_ids.max() < self.max_length:
             return encoded
         if isinstance(row.tokens, Questions):
@@ -83,13 +89,15 @@ class Collator:
             "raise it, or choose a smaller V"
         )
 
-    def _choose(self, row: TokenisedRow) -> list[int] | None:
-        if self.max_questions is None or not isinstance(row.tokens, Questions):
+    def _choose(self, index: int) -> list[int] | None:
+        tokens = self.dataset.rows[index].tokens
+        if self.max_questions is None or not isinstance(tokens, Questions):
             return None
-        n_questions = len(row.tokens.branches)
+        n_questions = len(tokens.branches)
         if n_questions <= self.max_questions:
             return None
-        return self._random.choice(n_questions, self.max_questions, replace=False).tolist()
+        random = np.random.default_rng([self.seed, self.epoch, index])
+        return random.choice(n_questions, self.max_questions, replace=False).tolist()
 
 
 def collate(

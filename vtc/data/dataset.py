@@ -20,6 +20,11 @@ class Dialogue:
     labels: np.ndarray
     image_token_id: int
 
+    @property
+    def n_text(self) -> int:
+        """Tokens other than images."""
+        return int((self.ids != self.image_token_id).sum())
+
     def encode(self, n_visual: int, chosen: Sequence[int] | None = None) -> Encoded:
         """The whole conversation; it has nothing to choose from."""
         return one_block(self.ids, self.labels, self.image_token_id, n_visual)
@@ -32,6 +37,11 @@ class TokenisedRow:
     sample_id: str
     tokens: Dialogue | Questions
     images: tuple[str, ...]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """How many images and how many text tokens it has."""
+        return len(self.images), self.tokens.n_text
 
 
 Row = TypeVar("Row")

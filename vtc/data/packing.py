@@ -30,6 +30,12 @@ class Questions:
     branches: tuple[tuple[np.ndarray, np.ndarray], ...]
     image_token_id: int
 
+    @property
+    def n_text(self) -> int:
+        """Tokens other than images, of all questions."""
+        shared = int((self.shared != self.image_token_id).sum())
+        return shared + sum(len(ids) for ids, _ in self.branches)
+
     def encode(self, n_visual: int, chosen: Sequence[int] | None = None) -> Encoded:
         """The row with the chosen branches (default: all), in the given order."""
         picked = self.branches if chosen is None else [self.branches[index] for index in chosen]

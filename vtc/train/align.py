@@ -30,6 +30,11 @@ class AlignRow:
     token_ids: np.ndarray
     cells: np.ndarray
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """One image and no text: no row is longer than another."""
+        return 1, 0
+
 
 def region_targets(
     token_ids: Tensor, cells: Tensor, embeddings: Tensor, n_cells: int, settings: AlignSettings

@@ -16,6 +16,7 @@ from vtc.errors import InputError
 Objective = Literal["lm", "align"]
 Method = Literal["full", "lora"]
 Dtype = Literal["auto", "fp32", "bf16"]
+Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class AlignSettings:
 
 _POSITIVE = (
     *("learning_rate", "batch_size", "accumulate", "epochs", "max_steps", "max_length"),
-    *("max_questions", "log_every"),
+    *("max_questions", "log_every", "length_bucket"),
 )
 
 
@@ -63,6 +64,10 @@ class StageSettings:
     seed: int = 0
     dtype: Dtype = "auto"
     log_every: int = 10
+    length_bucket: int = 8
+    optimizer: Optimizer = "adamw"
+    gradient_checkpointing: bool = False
+    compile: bool = False
     lora: LoraSettings = LoraSettings()
     align: AlignSettings = AlignSettings()
 

@@ -10,14 +10,20 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from vtc.data.batches import BatchOrder
 from vtc.data.collate import Collator
 from vtc.errors import VtcError
 from vtc.train.settings import StageSettings
 
+_OPTIMIZERS = {
+    "adamw": "adamw_torch_fused",
+    "adamw-8bit": "adamw_bnb_8bit",
+    "paged-adamw-8bit": "paged_adamw_8bit",
+}
 Row = dict[str, Any]
 Advance = Callable[[int], object]
 
@@ -32,6 +38,20 @@ class VtcTrainer(Trainer):
 
     supervised_tokens = 0
     samples_seen = 0
+    length_bucket = 1
+    order: BatchOrder | None = None
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
+        """Rows of similar length together; Trainer's own groups whole epochs' worth of them."""
+        dataset: Any = train_dataset or self.train_dataset
+        self.order = BatchOrder(
+            [row.size for row in dataset.rows],
+            self.args.per_device_train_batch_size,
+            accumulate=self.args.gradient_accumulation_steps * self.args.world_size,
+            bucket=self.length_bucket,
+            seed=self.args.seed,
+        )
+        return self.order
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, Any]:
         """As Trainer's, counting samples and supervised tokens."""
@@ -47,6 +67,19 @@ class VtcTrainer(Trainer):
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted here: Trainer would walk all parameters at every step."""
         return 0
+
+
+class Epochs(TrainerCallback):
+    """Tells the order of samples and the collator which epoch it is, after a resume too."""
+
+    trainer: VtcTrainer | None = None
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """All chance of an epoch follows from the seed and its number."""
+        parts: list[Any] = [self.trainer.order, self.trainer.data_collator] if self.trainer else []
+        for part in parts:
+            if hasattr(part, "set_epoch"):
+                part.set_epoch(int(state.epoch or 0))
 
 
 class LogRows(TrainerCallback):
@@ -105,16 +138,17 @@ def fit_model(
     process did before. Raises VtcError when the loss is no longer a number.
     """
     set_seed(settings.seed)
-    log = LogRows(settings, advance)
+    log, epochs = LogRows(settings, advance), Epochs()
     trainer = trainer_class(
         model=model,
         args=training_arguments(settings, scratch),
         train_dataset=dataset,
         data_collator=collator,
-        callbacks=[log],
+        callbacks=[log, epochs],
         **trainer_settings,
     )
-    log.trainer = trainer
+    log.trainer = epochs.trainer = trainer
+    trainer.length_bucket = settings.length_bucket
     # Both write to stdout or draw a second bar; stdout is for data.
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
@@ -154,7 +188,10 @@ def training_arguments(settings: StageSettings, scratch: Path) -> TrainingArgume
         max_grad_norm=settings.max_grad_norm,
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
-        optim="adamw_torch_fused",
+        optim=_OPTIMIZERS[settings.optimizer],
+        activation_checkpointing=settings.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
+        torch_compile=settings.compile,
         seed=settings.seed,
         data_seed=settings.seed,
         bf16=gpu and settings.dtype == "auto",
