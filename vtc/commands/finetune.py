@@ -16,14 +16,18 @@ from vtc.commands import training
 )
 @click.option(
     "--method",
-    type=click.Choice(["full", "lora"]),
+    type=click.Choice(["full", "lora", "qlora"]),
     default="full",
     show_default=True,
-    help="Train the whole LLM, or LoRA on its linear layers (merged into it at the end).",
+    help="Train the whole LLM; or LoRA on its linear layers, for qlora upon 4-bit weights (nf4).",
 )
 @click.option("--lora-r", default=128, show_default=True, help="Rank of LoRA.")
 @click.option("--lora-alpha", default=256, show_default=True, help="Scale of LoRA.")
 @click.option("--lora-dropout", default=0.05, show_default=True, help="Dropout of LoRA.")
+@click.option(
+    "--lora-targets",
+    help="Layers of the LLM that LoRA adapts, such as q_proj,v_proj or layers.0.*. [default: all]",
+)
 @click.option(
     "--turns",
     type=click.Choice(["dialogue", "independent"]),
@@ -37,11 +41,12 @@ from vtc.commands import training
     help="With independent turns: questions of an image drawn each step. [default: all]",
 )
 @training.stage_options(lr=2e-5, batch_size=16, accumulate=8, template="chat")
-def finetune(runs, samples, method, lora_r, lora_alpha, lora_dropout, **flags) -> None:
+def finetune(runs, samples, method, **flags) -> None:
     """Finetune stage-1 runs: the LLM (whole, or by LoRA) and the compressor (LLaVA's stage 2).
 
     The encoder stays frozen. Every run gives a run folder OUT/LLM-COMPRESSOR-vV, such as
-    OUT/qwen-tokenpacker-v16, with the whole model. The runs share one process: encoder, samples
+    OUT/qwen-tokenpacker-v16, with the whole model; of LoRA and QLoRA with the small trained part,
+    which 'vtc export --merge' makes a whole model of. The runs share one process: encoder, samples
     and image features are prepared once.
 
     \b
@@ -53,11 +58,14 @@ def finetune(runs, samples, method, lora_r, lora_alpha, lora_dropout, **flags) -
     from vtc.train.jobs import FinetuneJob
     from vtc.train.settings import FINETUNE, LoraSettings
 
-    lora = LoraSettings(lora_r, lora_alpha, lora_dropout)
+    r, alpha, dropout, targets = (
+        flags.pop(f"lora_{name}") for name in ("r", "alpha", "dropout", "targets")
+    )
+    lora = LoraSettings(r, alpha, dropout, tuple(filter(None, (targets or "").split(","))))
     more = {name: flags.pop(name) for name in ("turns", "max_questions")}
     out, force = Path(flags.pop("out")), flags.pop("force")
     request = training.Request.of(samples, flags, FINETUNE, method=method, lora=lora, **more)
-    job = FinetuneJob(tuple(Path(run) for run in runs), out, force)
+    job = FinetuneJob(tuple(Path(run) for run in runs), out, force, method)
     plan = job.plan()
     if request.dry_run:
         return request.describe([folder for _, folder in plan])

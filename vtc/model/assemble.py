@@ -11,6 +11,7 @@ from transformers import GenerationConfig
 from vtc.data.templates import ConversationTemplate, special_tokens
 from vtc.model.backbones import Encoder, Llm, load_encoder, load_llm, module_dtype
 from vtc.model.config import VtcConfig
+from vtc.model.four_bit import mark_as
 from vtc.model.modeling import VtcForConditionalGeneration, build_compressor
 from vtc.model.processor import VtcProcessor
 from vtc.model.sources import EncoderSource, LlmSource
@@ -94,6 +95,7 @@ def _join(config: VtcConfig, vision: Encoder, text: Llm, seed: int) -> VtcForCon
     model.model.language_model = text.model.base_model
     model.lm_head = text.model.get_output_embeddings()
     model.generation_config = generation_config(text.tokenizer)
+    mark_as(model, text.model)
     model.freeze_vision()
     return model.eval()
 

@@ -15,6 +15,7 @@ from transformers.models.auto.modeling_auto import (
 
 from vtc.data.tokenizers import load_tokenizer
 from vtc.errors import InputError
+from vtc.model import four_bit as bits
 from vtc.model.sources import (
     EncoderSource,
     LlmSource,
@@ -68,22 +69,33 @@ def load_image_processor(source: str | Path) -> Any:
     return _load(source, AutoImageProcessor, backend="pil")
 
 
-def load_llm(source: str | Path, dtype: torch.dtype = torch.float32) -> Llm:
+def load_llm(
+    source: str | Path,
+    dtype: torch.dtype = torch.float32,
+    *,
+    four_bit: bool = False,
+    device: str | torch.device = "cpu",
+) -> Llm:
     """Load a causal LLM and its tokenizer from a folder or hub id.
 
+    With `four_bit` its linear layers come in 4 bits (nf4), quantised on `device` as they are read.
+
     Embedding rows are added only if the id of `<image>` has none. Raises InputError if there is
-    none, it is not causal, its tokenizer has no chat template, or its parts do not fit Llava's
-    classes.
+    none, it is not causal, its weights are quantised already, its tokenizer has no chat template,
+    or its parts do not fit Llava's classes.
     """
     model_folder(source)
-    _check_causal(source, _load(source, AutoConfig))
+    config = _load(source, AutoConfig)
+    _check_causal(source, config)
+    refuse_quantised(source, config)
     tokenizer = load_tokenizer(source)
     if not tokenizer.chat_template:
         raise InputError(
             f"llm {source}: its tokenizer has no chat template; put a chat_template.jinja beside it"
         )
     _ensure_pad(source, tokenizer)
-    model = _load_whole(source, AutoModelForCausalLM, dtype=dtype)
+    how = bits.loading(dtype, device) if four_bit else {}
+    model = bits.settle(_load_whole(source, AutoModelForCausalLM, dtype=dtype, **how))
     if not hasattr(model.base_model, "embed_tokens"):
         raise InputError(
             f"llm {source}: a {model.config.model_type} model keeps its embedding under another "
@@ -145,6 +157,18 @@ def _check_causal(source: str | Path, config: Any) -> None:
     if causal is None or (names and causal not in names):
         what = names[0] if names else config.model_type
         raise InputError(f"llm {source}: a {what} is no causal language model")
+
+
+def refuse_quantised(source: str | Path, config: Any) -> None:
+    """Raise InputError for a checkpoint whose weights are quantised already (GPTQ, AWQ, ...)."""
+    found = getattr(config, "quantization_config", None)
+    if found is None:
+        return
+    method = found.get("quant_method") if isinstance(found, dict) else None
+    raise InputError(
+        f"model {source} is quantised already ({method or 'see its config.json'}), which cannot be "
+        "trained or merged; give the one it was made from: --method qlora and --load-4bit quantise"
+    )
 
 
 def _ensure_pad(source: str | Path, tokenizer: Any) -> None:

@@ -18,7 +18,9 @@ from transformers.models.llava.modeling_llava import (
 
 from vtc.compress.interface import Compressor, VisionFeatures
 from vtc.compress.registry import build
+from vtc.errors import VtcError
 from vtc.model.config import VtcConfig
+from vtc.model.four_bit import KEPT, is_four_bit, settle
 from vtc.model.tower import grid_of, patch_states
 
 
@@ -57,11 +59,27 @@ class VtcPreTrainedModel(LlavaPreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load a saved model; the encoder comes back frozen if the config says so."""
+        """Load a saved model; the encoder comes back frozen if the config says so.
+
+        A `quantization_config` of bitsandbytes reaches the LLM's linear layers alone.
+        """
+        asked: Any = kwargs.get("quantization_config")
+        if hasattr(asked, "llm_int8_skip_modules"):
+            asked.llm_int8_skip_modules = sorted({*(asked.llm_int8_skip_modules or ()), *KEPT})
         loaded = super().from_pretrained(*args, **kwargs)
         # transformers gives every loaded parameter a gradient again.
-        (loaded[0] if isinstance(loaded, tuple) else loaded).freeze_vision()
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        settle(model).freeze_vision()
         return loaded
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """As transformers'; raises VtcError for a model in 4 bits, which has lost its weights."""
+        if is_four_bit(self):
+            raise VtcError(
+                "a model in 4 bits is not saved whole; save its trained part, and make the whole "
+                "model of it with 'vtc export RUN --merge'"
+            )
+        super().save_pretrained(*args, **kwargs)
 
     def freeze_vision(self) -> None:
         """Take the encoder out of training, if the config says so."""

@@ -12,12 +12,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from vtc.errors import InputError
+from vtc.model import adapters
+from vtc.model import four_bit as bits
 from vtc.model.assemble import assemble
-from vtc.model.backbones import Encoder, Llm, load_image_processor
+from vtc.model.backbones import Encoder, Llm, load_image_processor, load_llm
 from vtc.model.config import VtcConfig
 from vtc.model.modeling import VtcForConditionalGeneration
 from vtc.model.processor import VtcProcessor
-from vtc.model.sources import EncoderSource, LlmSource, locate, manifest_entry
+from vtc.model.sources import EncoderSource, LlmSource, folder_entry, locate, manifest_entry
 from vtc.tables import specs
 from vtc.tables.atomic import replacing_folder
 from vtc.tables.write import write_rows
@@ -25,7 +27,7 @@ from vtc.tables.write import write_rows
 MANIFEST = "manifest.json"
 COMPRESSOR_WEIGHTS = "compressor.safetensors"
 Stage = Literal["projector", "finetune"]
-Weights = Literal["compressor", "full"]
+Weights = Literal["compressor", "adapter", "full"]
 
 
 @dataclass
@@ -42,7 +44,7 @@ class Run:
 
 def save_run(
     folder: str | Path,
-    model: VtcForConditionalGeneration,
+    model: Any,
     processor: VtcProcessor,
     *,
     encoder: EncoderSource,
@@ -51,6 +53,7 @@ def save_run(
     weights: Weights,
     seed: int,
     parent: str | None = None,
+    base: Path | None = None,
     train_log: Sequence[dict[str, Any]] = (),
     footer: Mapping[str, Any] | None = None,
     force: bool = False,
@@ -58,21 +61,26 @@ def save_run(
     """Write a run folder, whole or not at all, and return its manifest.
 
     With weights "compressor" only the compressor is saved, and the backbones stay where they are;
-    with "full" the whole model. `parent` is the run_id that this one was trained from. The run_id
-    names LLM, compressor, V, stage and seed, and ends in six hex digits of all that made the run,
-    so that two runs that differ in anything else stay apart in scores. Raises InputError if the
-    folder exists and `force` is not set.
+    with "adapter" the compressor and the LoRA weights of `model`, then PEFT's; with "full" the
+    whole model. `parent` is the run_id that this one was trained from, `base` its folder where
+    the LLM that LoRA adapts is the run's own and no backbone. The run_id names LLM, compressor,
+    V, stage and seed, and ends in six hex digits of all that made the run, so that two runs
+    that differ in anything else stay apart in scores. Raises InputError if the folder exists
+    and `force` is not set.
     """
     folder = Path(folder)
-    name = f"{llm.name}-{model.config.compressor}-v{model.compressor.visual_tokens}-{stage}-s{seed}"
+    core = model.get_base_model() if weights == "adapter" else model
+    name = f"{llm.name}-{core.config.compressor}-v{core.compressor.visual_tokens}-{stage}-s{seed}"
     manifest = {
-        "run_id": f"{name}-{_origin_hash(model.config, encoder, llm, parent, footer)}",
+        "run_id": f"{name}-{_origin_hash(core.config, encoder, llm, parent, footer)}",
         "stage": stage,
         "weights": weights,
-        "compressor": model.config.compressor,
-        "visual_tokens": model.compressor.visual_tokens,
+        "quantisation": "nf4" if bits.is_four_bit(core) else None,
+        "compressor": core.config.compressor,
+        "visual_tokens": core.compressor.visual_tokens,
         "encoder": manifest_entry(encoder, folder),
         "llm": manifest_entry(llm, folder),
+        "base": folder_entry(base, folder) if base else None,
         "seed": seed,
         "parent": parent,
         "footer": dict(footer or {}),
@@ -81,9 +89,11 @@ def save_run(
         if weights == "full":
             model.save_pretrained(staging)
         else:
-            model.config.save_pretrained(staging)
-            tensors = {k: v.contiguous() for k, v in model.compressor.state_dict().items()}
+            core.config.save_pretrained(staging)
+            tensors = {k: v.contiguous() for k, v in core.compressor.state_dict().items()}
             save_file(tensors, staging / COMPRESSOR_WEIGHTS, metadata={"format": "pt"})
+        if weights == "adapter":
+            adapters.save_adapter(model, staging)
         processor.save_pretrained(staging)
         write_rows(list(train_log), specs.TRAIN_LOG, staging / "train_log.parquet", footer=footer)
         text = json.dumps(manifest, indent=2, default=str)
@@ -120,21 +130,32 @@ def load_run(
     device: str | torch.device = "cpu",
     encoder: Encoder | None = None,
     llm: Llm | None = None,
+    four_bit: bool = False,
+    merge: bool | None = None,
 ) -> Run:
     """Load a finished run, in eval mode.
 
     `encoder` and `llm` are backbones already loaded, used (and shared) in place of loading the
-    ones that a compressor-only run names, if they are the same.
+    ones that a run without them names, if they are the same. With `four_bit` the LLM's linear
+    layers are quantised (nf4) as they are read; those of a QLoRA run always are. `merge` says
+    whether LoRA weights go into the LLM's own (which a QLoRA run's 4 bits are then turned back
+    for) or stay beside them; without it they go in as long as the LLM is not in 4 bits.
 
     Raises InputError if the folder is no finished run, its weights are damaged, or its backbones
     are gone or have changed.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    if manifest["weights"] == "compressor":
-        model, processor = _load_compressor_run(folder, manifest, dtype, encoder, llm)
+    how = _How(dtype, device, four_bit or manifest.get("quantisation") == "nf4")
+    if manifest["weights"] == "full":
+        model, processor = _load_full_run(folder, how)
     else:
-        model, processor = _load_full_run(folder, dtype)
+        model, processor = _load_on_base(folder, manifest, how, encoder, llm)
+    if manifest["weights"] == "adapter":
+        merge = not how.four_bit if merge is None else merge
+        if merge and how.four_bit:
+            model = bits.dequantise(model, dtype)
+        model = adapters.attach(model, folder, merge)
     return Run(
         folder,
         manifest,
@@ -164,29 +185,50 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     return manifest
 
 
-def _load_compressor_run(
+@dataclass(frozen=True)
+class _How:
+    """How weights are read: floating type, device, and whether the LLM's become 4-bit ones."""
+
+    dtype: torch.dtype
+    device: str | torch.device
+    four_bit: bool
+
+
+def _load_on_base(
     folder: Path,
     manifest: dict[str, Any],
-    dtype: torch.dtype,
+    how: _How,
     encoder: Encoder | None,
     llm: Llm | None,
 ) -> tuple[VtcForConditionalGeneration, VtcProcessor]:
-    config = VtcConfig.from_pretrained(folder)
-    built = assemble(
-        _given_or_place(encoder, manifest["encoder"], folder),
-        _given_or_place(llm, manifest["llm"], folder),
-        manifest["compressor"],
-        manifest["visual_tokens"],
-        settings=config.compressor_settings,
-        dtype=dtype,
-    )
+    """The backbones, or the whole run, that a run stands on, with the run's own compressor."""
+    if manifest.get("base"):
+        model, processor = _load_full_run(Path(locate(manifest["base"], folder)), how)
+    else:
+        built = assemble(
+            _given_or_place(encoder, manifest["encoder"], folder),
+            _llm_of(llm, manifest["llm"], folder, how),
+            manifest["compressor"],
+            manifest["visual_tokens"],
+            settings=VtcConfig.from_pretrained(folder).compressor_settings,
+            dtype=how.dtype,
+        )
+        model, processor = built.model, built.processor
     try:
-        weights = load_file(folder / COMPRESSOR_WEIGHTS)
-        built.model.compressor.load_state_dict(weights)
+        model.compressor.load_state_dict(load_file(folder / COMPRESSOR_WEIGHTS))
     except (OSError, SafetensorError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise InputError(f"run {folder}: {COMPRESSOR_WEIGHTS} is damaged ({first})") from None
-    return built.model, built.processor
+    return model, processor
+
+
+def _llm_of(given: Llm | None, entry: dict[str, Any], folder: Path, how: _How) -> Llm:
+    """The run's LLM: the one at hand if it is the same and as quantised as asked, else loaded."""
+    found = _given_or_place(given, entry, folder)
+    if isinstance(found, Llm) and bits.is_four_bit(found.model) == how.four_bit:
+        return found
+    place = locate(entry, folder)
+    return load_llm(place, how.dtype, four_bit=how.four_bit, device=how.device)
 
 
 def _given_or_place(given: Any, entry: dict[str, Any], folder: Path) -> Any:
@@ -196,12 +238,11 @@ def _given_or_place(given: Any, entry: dict[str, Any], folder: Path) -> Any:
     return locate(entry, folder)
 
 
-def _load_full_run(
-    folder: Path, dtype: torch.dtype
-) -> tuple[VtcForConditionalGeneration, VtcProcessor]:
+def _load_full_run(folder: Path, how: _How) -> tuple[VtcForConditionalGeneration, VtcProcessor]:
+    quantising = bits.loading(how.dtype, how.device) if how.four_bit else {}
     try:
         model, found = VtcForConditionalGeneration.from_pretrained(
-            folder, dtype=dtype, output_loading_info=True
+            folder, dtype=how.dtype, output_loading_info=True, **quantising
         )
         processor = VtcProcessor.from_pretrained(folder)
         processor.image_processor = load_image_processor(folder)

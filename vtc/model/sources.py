@@ -112,6 +112,16 @@ def manifest_entry(source: EncoderSource | LlmSource, run: Path) -> dict[str, An
     return {**asdict(source), "relative_path": relative}
 
 
+def folder_entry(place: Path, run: Path) -> dict[str, Any]:
+    """A folder that a run stands on, as its manifest states it."""
+    absolute = place.resolve()
+    return {
+        "path": str(absolute),
+        "relative_path": os.path.relpath(absolute, run.absolute()),
+        "fingerprint": fingerprint(absolute),
+    }
+
+
 def locate(entry: dict[str, Any], run: Path) -> str:
     """Where the model of a manifest's entry stands now, checked to be the one it was.
 

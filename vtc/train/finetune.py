@@ -24,11 +24,13 @@ def finetune_runs(
     say: Say = lambda line: None,
     advance: Callable[[int], object] = lambda n: None,
 ) -> list[Path]:
-    """Finetune each run and save the whole model; the folders, in order.
+    """Finetune each run and save it; the folders, in order.
 
-    The encoder is loaded once, samples tokenised once and images encoded once, as long as the
-    runs agree on them. Every run starts from its own folder and ends in its own; the order of the
-    runs changes nothing. Raises InputError before any training for a run or folder at fault.
+    A full finetuning saves the whole model, LoRA and QLoRA the compressor and the LoRA weights,
+    which stand on the backbones, or on a run that was itself finetuned in full. The encoder is
+    loaded once, samples tokenised once and images encoded once, as long as the runs agree on
+    them. Every run starts from its own folder and ends in its own; the order of the runs
+    changes nothing. Raises InputError before any training for a run or folder at fault.
     """
     plan = job.plan()
     job.out.mkdir(parents=True, exist_ok=True)
@@ -38,6 +40,7 @@ def finetune_runs(
         encoder = _encoder_of(source, encoder, inputs.settings)
         run = _load(source, encoder, inputs.settings)
         model, log = _train(run, inputs, job.out, say, advance)
+        lora = inputs.settings.method != "full"
         save_run(
             folder,
             model,
@@ -45,7 +48,8 @@ def finetune_runs(
             encoder=run.encoder,
             llm=run.llm,
             stage="finetune",
-            weights="full",
+            weights="adapter" if lora else "full",
+            base=source if lora and run.manifest["weights"] == "full" else None,
             seed=inputs.settings.seed,
             parent=run.manifest["run_id"],
             train_log=log,
@@ -66,7 +70,7 @@ def _train(
 ) -> tuple[Any, Sequence[dict[str, Any]]]:
     settings = inputs.settings
     collator = inputs.lm_collator(run.model, run.processor, run.encoder)
-    if settings.method == "lora":
+    if settings.method != "full":
         # LoRA's initial weights come from torch's generator.
         torch.manual_seed(settings.seed)
         model = add_lora(run.model, settings.lora)
@@ -75,8 +79,7 @@ def _train(
         model = run.model
     say(f"{run.folder}: {what_trains(model)}")
     log = fit_model(model, collator.dataset, collator, settings, scratch, advance=advance)
-    merged: Any = model.merge_and_unload() if settings.method == "lora" else model  # type: ignore[operator]
-    return merged, log
+    return model, log
 
 
 def _encoder_of(source: Path, known: Encoder | None, settings: StageSettings) -> Encoder | None:
@@ -89,6 +92,13 @@ def _encoder_of(source: Path, known: Encoder | None, settings: StageSettings) ->
 
 def _load(source: Path, encoder: Encoder | None, settings: StageSettings) -> Run:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    run = load_run(source, dtype=weight_dtype(settings), device=device, encoder=encoder)
+    run = load_run(
+        source,
+        dtype=weight_dtype(settings),
+        device=device,
+        encoder=encoder,
+        four_bit=settings.method == "qlora",
+        merge=True,
+    )
     run.model.compressor.float()
     return run

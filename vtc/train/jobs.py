@@ -38,19 +38,26 @@ class FinetuneJob:
     runs: tuple[Path, ...]
     out: Path
     force: bool = False
+    method: str = "full"
 
     def plan(self) -> list[tuple[Path, Path]]:
         """Pairs of (stage-1 run, output folder), checked.
 
-        Raises InputError for a run that is not finished, two runs with one output, or an output
-        that exists or cannot be written.
+        Raises InputError for a run that is not finished, two runs with one output, an output that
+        exists or cannot be written, or LoRA upon LoRA.
         """
         # Loads torch, which checks that need no run should not wait for.
         from vtc.model.run import read_manifest
 
         pairs: dict[Path, Path] = {}
         for run in self.runs:
-            folder = self.out / run_name(read_manifest(run))
+            manifest = read_manifest(run)
+            if manifest["weights"] == "adapter" and self.method != "full":
+                raise InputError(
+                    f"run {run} has LoRA weights, on which --method {self.method} cannot stand; "
+                    f"make it whole first: vtc export {run} --merge -o DIR"
+                )
+            folder = self.out / run_name(manifest)
             if folder in pairs:
                 raise InputError(f"runs {pairs[folder]} and {run} would both become {folder}")
             if folder.resolve() == run.resolve():

@@ -14,18 +14,29 @@ from vtc.data.templates import TemplateName
 from vtc.errors import InputError
 
 Objective = Literal["lm", "align"]
-Method = Literal["full", "lora"]
+Method = Literal["full", "lora", "qlora"]
 Dtype = Literal["auto", "fp32", "bf16"]
 Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
 
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """LoRA on the LLM's linear layers (never the encoder or the head): LLaVA's rank and scale."""
+    """LoRA on the LLM's linear layers (never the encoder or the head): LLaVA's rank and scale.
+
+    `targets` are patterns of layer names (none: all), as `model.adapters.lora_targets` reads them.
+    """
 
     r: int = 128
     alpha: int = 256
     dropout: float = 0.05
+    targets: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("r", "alpha"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"--lora-{name} {getattr(self, name)} must be above 0")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"--lora-dropout {self.dropout} is a probability, in [0, 1)")
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """What trains and what is frozen in each stage."""
 
+import math
 from typing import Any
 
 import torch
 from torch import nn
 
-from vtc.errors import InputError
+from vtc.model.adapters import lora_targets, wrap
 from vtc.model.modeling import VtcForConditionalGeneration
 from vtc.train.settings import LoraSettings, StageSettings
 
@@ -23,50 +24,25 @@ def unfreeze_for_finetune(model: VtcForConditionalGeneration) -> None:
 
 
 def add_lora(model: VtcForConditionalGeneration, lora: LoraSettings) -> Any:
-    """Stage 2, LoRA: adapters on the LLM's linear layers, and the compressor itself, train.
+    """Stage 2, LoRA or QLoRA: adapters on the LLM's linear layers, and the compressor, train.
 
-    Modules are named in full, so that no layer of the encoder, the compressor or the head can
-    match (LLaVA matches suffixes, which hit the encoder if it is already attached).
+    Never the encoder or the head. Raises InputError for patterns of layers that match nothing.
     """
-    from peft import LoraConfig, get_peft_model
-
-    targets = lora_targets(model)
-    config = LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        bias="none",
-        target_modules=targets,
-        task_type="CAUSAL_LM",
-    )
-    wrapped = get_peft_model(model, config)
+    targets = lora_targets(model, lora.targets)
+    wrapped = wrap(model, r=lora.r, alpha=lora.alpha, dropout=lora.dropout, targets=targets)
     model.compressor.requires_grad_(True)
     return wrapped
-
-
-def lora_targets(model: VtcForConditionalGeneration) -> list[str]:
-    """Full names of the LLM's linear layers, without the head.
-
-    Raises InputError if it has none.
-    """
-    inside = "model.language_model."
-    names = [
-        name
-        for name, module in model.named_modules()
-        if name.startswith(inside) and isinstance(module, nn.Linear)
-    ]
-    if not names:
-        raise InputError("--method lora: this LLM has no linear layers to adapt; use --method full")
-    return names
 
 
 def weight_dtype(settings: StageSettings) -> torch.dtype:
     """What the backbones' weights are kept in; the compressor's are fp32 always.
 
-    bf16 if asked, or on a GPU where the LLM is frozen (stage 1, LoRA); else fp32, as weights that
-    train need it. On a GPU `auto` computes in bf16 by autocast.
+    bf16 if asked, or on a GPU where the LLM is frozen (stage 1, LoRA, QLoRA); else fp32, as weights
+    that train need it. On a GPU `auto` computes in bf16 by autocast. QLoRA's 4-bit weights are
+    multiplied in this type. No module is cast for its name (LLaVA's QLoRA makes all that is called
+    norm fp32, the encoder's too, which then fails: haotian-liu/LLaVA#1712).
     """
-    frozen = settings.stage == "projector" or settings.method == "lora"
+    frozen = settings.stage == "projector" or settings.method != "full"
     spared = settings.dtype == "auto" and frozen and torch.cuda.is_available()
     return torch.bfloat16 if settings.dtype == "bf16" or spared else torch.float32
 
@@ -77,10 +53,16 @@ def what_trains(model: nn.Module) -> str:
     for name, weight in model.named_parameters():
         if weight.requires_grad:
             counts[_part(name)] = counts.get(_part(name), 0) + weight.numel()
-    total = sum(weight.numel() for weight in model.parameters())
+    total = sum(map(_n_weights, model.parameters()))
     parts = ", ".join(f"{part} {count:,}" for part, count in counts.items())
     frozen = total - sum(counts.values())
     return f"training {parts} parameters; {frozen:,} frozen"
+
+
+def _n_weights(parameter: nn.Parameter) -> int:
+    """The weights that a parameter stands for: of 4-bit ones, two a byte."""
+    state = getattr(parameter, "quant_state", None)
+    return parameter.numel() if state is None else math.prod(state.shape)
 
 
 def _part(name: str) -> str:
