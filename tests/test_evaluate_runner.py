@@ -14,6 +14,7 @@ from vtc.evaluate.benchmark import read_benchmark
 from vtc.evaluate.items import read_items
 from vtc.evaluate.prompts import tokenise
 from vtc.model.assemble import assemble
+from vtc.model.four_bit import is_four_bit
 from vtc.model.generation import generate_answers
 from vtc.model.run import load_run, save_run
 from vtc.tables import specs
@@ -165,3 +166,21 @@ def test_faults_of_runs_and_devices(tiny_world, runs, tmp_path):
     with pytest.raises(InputError, match="--device nowhere"):
         runner.settings(1, None, "nowhere")
     assert runner.settings(1, "bf16", "cpu").dtype == torch.bfloat16
+
+
+def test_runs_answer_in_four_bits(tiny_world, runs, tmp_path, monkeypatch):
+    loaded = []
+
+    def load(*args, **kwargs):
+        loaded.append(load_run(*args, **kwargs))
+        return loaded[-1]
+
+    monkeypatch.setattr(runner, "load_run", load)
+    exam = make_exam(tmp_path / "a", tiny_world.images, rows_of(tiny_world.image_names))
+    exact, _ = evaluate(runs, [exam])
+    rough, _ = evaluate(runs, [exam], four_bit=True)
+    assert [is_four_bit(run.model) for run in loaded] == [False, False, True, True]
+    assert [row["item_id"] for row in rough] == [row["item_id"] for row in exact]
+    assert all(row["n_generated"] for row in rough)
+    described = runner.settings(1, None, "cpu", four_bit=True).described()
+    assert described["load_4bit"] is True

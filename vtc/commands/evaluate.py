@@ -27,12 +27,18 @@ from vtc.commands import options
     type=click.Choice(["fp32", "bf16", "fp16"]),
     help="Floating type. [default: bf16 on a GPU, else fp32]",
 )
+@click.option(
+    "--load-4bit",
+    is_flag=True,
+    help="Load the LLMs' linear layers in 4 bits (nf4), in less memory; a QLoRA run's always are.",
+)
 @click.option("--device", help="Device, such as cpu or cuda. [default: cuda where there is one]")
 @options.config
 @options.output
 def evaluate(
-    runs, benchmarks, scores, images, features, limit, batch_size, dtype, device, out, fmt, force
-) -> None:
+    runs, benchmarks, scores, images, features, limit, batch_size, dtype, load_4bit, device,
+    out, fmt, force,
+) -> None:  # fmt: skip
     """Let finished RUNS answer benchmarks; write one row an answer, and the scores.
 
     Several runs in one call share the libraries' start and, with the same encoder, its pass over
@@ -62,7 +68,7 @@ def evaluate(
 
     from vtc.evaluate.runner import Exam, evaluate, settings
 
-    how = settings(batch_size, dtype, device, features)
+    how = settings(batch_size, dtype, device, features, load_4bit)
     exams = [Exam.of(*pair) for pair in zip(chosen, items, strict=True)]
     rows = evaluate([Path(run) for run in runs], exams, how, console.progress)
     faults = sum(row["fault"] is not None for row in rows)

@@ -47,12 +47,16 @@ class Exam:
 
 @dataclass(frozen=True)
 class Settings:
-    """How runs answer: prompts a batch, floating type, device, and a feature cache's folder."""
+    """How runs answer: prompts a batch, floating type, device, and a feature cache's folder.
+
+    `four_bit`: the LLM's linear layers are quantised (nf4) as they are read.
+    """
 
     batch_size: int = 16
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
     features: Path | None = None
+    four_bit: bool = False
 
     def described(self) -> dict[str, Any]:
         """The settings in plain words, for a footer."""
@@ -61,11 +65,16 @@ class Settings:
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": self.device,
             "features": str(self.features) if self.features else None,
+            "load_4bit": self.four_bit,
         }
 
 
 def settings(
-    batch_size: int, dtype: str | None, device: str | None, features: str | Path | None = None
+    batch_size: int,
+    dtype: str | None,
+    device: str | None,
+    features: str | Path | None = None,
+    four_bit: bool = False,
 ) -> Settings:
     """Settings from names: dtype fp32, bf16 or fp16, device as torch writes it.
 
@@ -80,7 +89,7 @@ def settings(
         raise InputError(f"--device {device}: {first}") from None
     names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     kind = names[dtype or ("fp32" if device == "cpu" else "bf16")]
-    return Settings(batch_size, kind, device, Path(features) if features else None)
+    return Settings(batch_size, kind, device, Path(features) if features else None, four_bit)
 
 
 def evaluate(
@@ -105,7 +114,7 @@ def evaluate(
     for group in by_encoder.values():
         look = Look(vision.union([sights[f] for f in group]), how.batch_size, track, store)
         for folder in group:
-            run = load_run(folder, dtype=how.dtype, device=how.device)
+            run = load_run(folder, dtype=how.dtype, device=how.device, four_bit=how.four_bit)
             rows[folder] = _sit(run, sights[folder], look, exams, how, track)
     return [row for folder in folders for row in rows[folder]]
 
