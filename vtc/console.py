@@ -66,9 +66,12 @@ def format_cell(value: Any) -> str:
 
 @contextmanager
 def progress(description: str, total: int | None = None):
-    """A progress bar on stderr; yields `advance(n=1)`. Silent when stderr is no terminal."""
+    """A progress bar on stderr; yields `advance(n=1, words="")`, `words` to stand beside the bar.
+
+    Silent when stderr is no terminal.
+    """
     if _verbosity < 0 or not sys.stderr.isatty():
-        yield lambda n=1: None
+        yield lambda n=1, words="": None
         return
     from rich.console import Console
     from rich.progress import (
@@ -84,11 +87,16 @@ def progress(description: str, total: int | None = None):
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[words]}"),
         console=Console(stderr=True),
         transient=True,
         # Data printed meanwhile is for stdout: rich would send it where the bar is, to stderr.
         redirect_stdout=False,
     )
     with bar:
-        task = bar.add_task(description, total=total)
-        yield lambda n=1: bar.advance(task, n)
+        task = bar.add_task(description, total=total, words="")
+
+        def advance(n: int = 1, words: str = "") -> None:
+            bar.update(task, advance=n, words=words)
+
+        yield advance

@@ -17,3 +17,11 @@ class NoAnswerError(VtcError):
     """The command ran, but there is no trustworthy answer (nothing fits, no fit). Exit code 3."""
 
     exit_code = 3
+
+
+class Interrupted(VtcError):
+    """A signal stopped the command in good order. Exit code 128 + the signal's number."""
+
+    def __init__(self, message: str, exit_code: int = 130):
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -1,9 +1,11 @@
 """Writing files so that a reader never sees half of one and a finished one is never lost."""
 
+import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from vtc.errors import InputError
@@ -57,9 +59,8 @@ def replacing_folder(path: str | Path, force: bool = False) -> Iterator[Path]:
     partial.mkdir()
     try:
         yield partial
-        for file in partial.rglob("*"):
-            if file.is_file():
-                _sync(file)
+        for entry in (*partial.rglob("*"), partial):
+            _sync(entry)
         if path.exists():
             os.replace(path, old)
         os.replace(partial, path)
@@ -74,6 +75,23 @@ def replacing_folder(path: str | Path, force: bool = False) -> Iterator[Path]:
             old.unlink()
 
 
+def sweep(path: str | Path) -> None:
+    """Take away what killed processes left half-written beside `path`.
+
+    A folder that one had just moved aside, to put its new one in the place, comes back. Nobody may
+    be writing `path` meanwhile: call it under a lock.
+    """
+    path = _followed(path).absolute()
+    ours = re.compile(rf"\.{re.escape(path.name)}\.\d+\.(partial|old)")
+    for left in [entry for entry in path.parent.iterdir() if ours.fullmatch(entry.name)]:
+        if left.suffix == ".old" and not path.exists():
+            os.replace(left, path)
+        elif left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
+
+
 def _followed(path: str | Path) -> Path:
     """What a link points to: that is replaced, and the link stays."""
     return Path(path).resolve() if Path(path).is_symlink() else Path(path)
@@ -83,7 +101,10 @@ def _sync(path: Path) -> None:
     """Put a file, or the renames in a folder, on disk, where the file system can."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        with suppress(OSError):
-            os.fsync(descriptor)
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems know no fsync; a full disk is a failure.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(descriptor)

@@ -113,6 +113,23 @@ TRAIN_LOG = Table(
         Column("samples_seen", "int", "samples trained on so far"),
         Column("supervised_tokens", "int", "supervised tokens so far", "tokens"),
         Column("seconds", "float", "time since the start of the training", "s"),
+        Column(
+            "tokens_per_second",
+            "float",
+            "tokens of the LLM, visual and text, without padding, since the last row",
+            "tokens/s",
+            nullable=True,
+        ),
+        Column(
+            "images_per_second", "float", "images since the last row", "images/s", nullable=True
+        ),
+        Column(
+            "peak_memory_bytes",
+            "int",
+            "most memory held so far: by torch on the GPU, without one by the process",
+            "bytes",
+            nullable=True,
+        ),
     ),
 )
 

@@ -26,6 +26,7 @@ from vtc.train.trainer import VtcTrainer
 class AlignRow:
     """One sample: its image, and the tokens [R] of its regions with the cells [R] they fall in."""
 
+    sample_id: str
     image: str
     token_ids: np.ndarray
     cells: np.ndarray
@@ -82,7 +83,10 @@ def _align_row(sample: dict[str, Any], words: dict[str, list[int]], side: int) -
         ids += tokens
         cells += [row * side + column] * len(tokens)
     return AlignRow(
-        sample["images"][0], np.asarray(ids, dtype=np.int64), np.asarray(cells, dtype=np.int64)
+        sample["sample_id"],
+        sample["images"][0],
+        np.asarray(ids, dtype=np.int64),
+        np.asarray(cells, dtype=np.int64),
     )
 
 
@@ -123,10 +127,6 @@ class AlignTrainer(VtcTrainer):
         super().__init__(*args, **kwargs)
         self.settings = align
         self.model_accepts_loss_kwargs = False
-
-    def rows_of(self, batch: dict[str, Any]) -> Any:
-        """The images: one a sample."""
-        return batch.get("vision_levels", batch.get("pixel_values"))
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Mean squared distance over the mean square of the targets."""

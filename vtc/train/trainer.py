@@ -2,13 +2,13 @@
 
 import gc
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
@@ -16,16 +16,19 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from vtc.data.batches import BatchOrder
 from vtc.data.collate import Collator
-from vtc.errors import VtcError
+from vtc.errors import InputError
+from vtc.train import snapshot
+from vtc.train.checkpoints import Checkpoints
+from vtc.train.log import FACTS, Advance, BatchFacts, Counts, Described, LogRows, Row
+from vtc.train.processes import is_first, n_processes
 from vtc.train.settings import StageSettings
+from vtc.train.stopping import BatchLoss, Stop, not_a_number, stop_signals
 
 _OPTIMIZERS = {
     "adamw": "adamw_torch_fused",
     "adamw-8bit": "adamw_bnb_8bit",
     "paged-adamw-8bit": "paged_adamw_8bit",
 }
-Row = dict[str, Any]
-Advance = Callable[[int], object]
 
 
 class VtcTrainer(Trainer):
@@ -36,8 +39,9 @@ class VtcTrainer(Trainer):
     processes included. Both are transformers' own mechanisms; the collator provides the tensors.
     """
 
-    supervised_tokens = 0
-    samples_seen = 0
+    checkpoints: Checkpoints | None = None
+    log_rows: Sequence[Row] = ()
+    step_loss = float("nan")
     length_bucket = 1
     order: BatchOrder | None = None
 
@@ -53,16 +57,73 @@ class VtcTrainer(Trainer):
         )
         return self.order
 
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.counts = Counts()
+        self.step_facts: list[BatchFacts] = []
+        self._step_losses: list[torch.Tensor] = []
+        self._step_norm: torch.Tensor | None = None
+
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, Any]:
-        """As Trainer's, counting samples and supervised tokens."""
+        """As Trainer's, counting what the batches hold."""
         batches, n_items = super().get_batch_samples(*args, **kwargs)
-        self.supervised_tokens += int(n_items) if n_items is not None else 0
-        self.samples_seen += self.args.world_size * sum(len(self.rows_of(b)) for b in batches)
+        self.step_facts = [batch.pop(FACTS) for batch in batches]
+        self._step_losses = []
+        world, counts = self.args.world_size, self.counts
+        counts.supervised_tokens += int(n_items) if n_items is not None else 0
+        counts.samples_seen += world * sum(len(facts.rows) for facts in self.step_facts)
+        counts.tokens += world * sum(facts.n_tokens for facts in self.step_facts)
+        counts.images += world * sum(facts.n_images for facts in self.step_facts)
         return batches, n_items
 
-    def rows_of(self, batch: Row) -> Any:
-        """The tensor of a batch that has one row a sample."""
-        return batch["input_ids"]
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """As Trainer's, keeping the loss of each batch of the step."""
+        loss = super().training_step(*args, **kwargs)
+        self._step_losses.append(loss)
+        return loss
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        self._step_norm = super()._clip_grad_norm(model)
+        return self._step_norm
+
+    def step_numbers(self) -> tuple[list[float], float]:
+        """The losses of the step's batches here, and the norm of the gradient of all processes."""
+        norm = self._step_norm
+        norm = self._step_losses[0].new_zeros(()) if norm is None else torch.as_tensor(norm)
+        *losses, size = torch.stack([*self._step_losses, norm.to(self._step_losses[0])]).tolist()
+        return losses, size
+
+    @property
+    def step_of_row(self) -> int:
+        """The last step that has a row in the log."""
+        return self._globalstep_last_logged
+
+    @property
+    def loss_since_row(self) -> float:
+        """The sum of the losses of the steps since then, for the next row."""
+        return self.accelerator.gather(self._tr_loss).mean().item()  # type: ignore[union-attr]
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
+        """Ours in place of Trainer's, which is not written whole or not at all."""
+        chance, loss = snapshot.chance_of_all(), self.loss_since_row
+        if is_first() and self.checkpoints is not None:
+            self.checkpoints.write(
+                self.state.global_step,
+                lambda folder: snapshot.write_snapshot(self, folder, chance, loss),
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        assert self.model is not None
+        snapshot.load_weights(self.model, Path(resume_from_checkpoint))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            snapshot.load_optimizer(self, Path(checkpoint))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            snapshot.load_chance(Path(checkpoint), self.args.process_index)
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted here: Trainer would walk all parameters at every step."""
@@ -82,43 +143,50 @@ class Epochs(TrainerCallback):
                 part.set_epoch(int(state.epoch or 0))
 
 
-class LogRows(TrainerCallback):
-    """Keeps the rows of train_log.parquet, moves the progress bar, and stops on a NaN loss."""
+class Watch(TrainerCallback):
+    """Stops a training that has gone wrong or was told to stop; asks for checkpoints."""
 
-    def __init__(self, settings: StageSettings, advance: Advance):
+    def __init__(self, settings: StageSettings, stop: Stop, fault_file: Path):
         self.settings = settings
-        self.advance = advance
-        self.rows: list[Row] = []
-        self.trainer: VtcTrainer | None = None
-        self._start = time.perf_counter()
+        self.stop = stop
+        self.fault_file = fault_file
+        self.trainer: Any = None
+        self._stopping = False
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Before the weights change: is every loss a number, on every process?"""
+        losses, norm = self.trainer.step_numbers()
+        self.trainer.step_loss = sum(losses)
+        bad = not math.isfinite(sum(losses) + norm)
+        bad, self._stopping = self._agreed(bad, self.stop.signal is not None)
+        if bad:
+            rows = [facts.rows for facts in self.trainer.step_facts]
+            raise not_a_number(
+                state.global_step + 1,
+                norm,
+                gather_object(list(map(BatchLoss, losses, map(self._ids, rows)))),
+                self.fault_file,
+                f"lower --lr {self.settings.learning_rate} or train in --dtype fp32",
+                write=is_first(),
+            )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Move the progress bar; the last step is always logged."""
-        self.advance(1)
-        if state.global_step >= state.max_steps:
-            control.should_log = True
+        """Save when it is time, or when told to stop."""
+        checkpoints, last = self.trainer.checkpoints, state.global_step >= state.max_steps
+        self._stopping = self._stopping or (n_processes() == 1 and self.stop.signal is not None)
+        control.should_training_stop = control.should_training_stop or self._stopping
+        if checkpoints is not None:
+            control.should_save = self._stopping or checkpoints.due(state.global_step, last)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Keep one row; Trainer's closing summary, which has no loss, is left out."""
-        if not logs or "loss" not in logs:
-            return
-        if not math.isfinite(logs["loss"]):
-            raise VtcError(
-                f"the loss is {logs['loss']} at step {state.global_step}; lower --lr "
-                f"{self.settings.learning_rate} or train in --dtype fp32"
-            )
-        self.rows.append(
-            {
-                "step": state.global_step,
-                "epoch": float(state.epoch or 0),
-                "loss": float(logs["loss"]),
-                "learning_rate": float(logs["learning_rate"]),
-                "grad_norm": logs.get("grad_norm"),
-                "samples_seen": self.trainer.samples_seen if self.trainer else 0,
-                "supervised_tokens": self.trainer.supervised_tokens if self.trainer else 0,
-                "seconds": time.perf_counter() - self._start,
-            }
-        )
+    def _agreed(self, *flags: bool) -> list[bool]:
+        """Each flag, if any process has it: all must stop at the same step."""
+        if n_processes() == 1:
+            return list(flags)
+        counts = torch.tensor(flags, dtype=torch.float32, device=self.trainer.args.device)
+        return [count > 0 for count in self.trainer.accelerator.reduce(counts, "sum").tolist()]
+
+    def _ids(self, rows: Sequence[int]) -> list[str]:
+        return [self.trainer.train_dataset.rows[row].sample_id for row in rows]
 
 
 def fit_model(
@@ -128,33 +196,85 @@ def fit_model(
     settings: StageSettings,
     scratch: Path,
     *,
-    advance: Advance = lambda n: None,
+    checkpoints: Checkpoints | None = None,
+    report_to: str | None = None,
+    say: Callable[[str], object] = lambda line: None,
+    advance: Advance = lambda n, words="": None,
     trainer_class: type[VtcTrainer] = VtcTrainer,
     **trainer_settings: Any,
 ) -> list[Row]:
     """Train what of `model` requires gradients, in place; the rows of its training log.
 
     The order of the samples and all other chance depend on `settings.seed` alone, not on what the
-    process did before. Raises VtcError when the loss is no longer a number.
+    process did before. With `checkpoints` the training is saved as they say, and where they say
+    so goes on from the newest: it then ends as if it had never stopped, bit for bit on a CPU.
+    `scratch` is a path beside the run: what stays of a failed training takes its name.
+
+    Raises VtcError when a loss is no longer a number, Interrupted when a signal came.
     """
     set_seed(settings.seed)
-    log, epochs = LogRows(settings, advance), Epochs()
-    trainer = trainer_class(
-        model=model,
-        args=training_arguments(settings, scratch),
-        train_dataset=dataset,
-        data_collator=collator,
-        callbacks=[log, epochs],
-        **trainer_settings,
-    )
-    log.trainer = epochs.trainer = trainer
-    trainer.length_bucket = settings.length_bucket
-    # Both write to stdout or draw a second bar; stdout is for data.
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
-    with _in_training_mode(model):
-        trainer.train()
+    with stop_signals(say) as stop:
+        log, epochs = LogRows(advance), Epochs()
+        watch = Watch(settings, stop, scratch.with_name(f"{scratch.name}.fault.json"))
+        trainer = trainer_class(
+            model=model,
+            args=training_arguments(settings, scratch, report_to),
+            train_dataset=dataset,
+            data_collator=Described(collator),
+            callbacks=[epochs, watch, log],
+            **trainer_settings,
+        )
+        log.trainer = epochs.trainer = watch.trainer = trainer
+        trainer.length_bucket = settings.length_bucket
+        trainer.checkpoints, trainer.log_rows = checkpoints, log.rows
+        # Both write to stdout or draw a second bar; stdout is for data.
+        trainer.remove_callback(PrinterCallback)
+        trainer.remove_callback(ProgressCallback)
+        _train(model, trainer, log, _checkpoint_to_resume(checkpoints), say)
+        if stop.signal is not None:
+            raise stop.interrupted(_where(trainer))
     return log.rows
+
+
+def _checkpoint_to_resume(checkpoints: Checkpoints | None) -> Path | None:
+    """The newest whole checkpoint if the training is to go on; the first process chooses."""
+    if checkpoints is None or not checkpoints.saving.resume:
+        return None
+    found = [checkpoints.newest() if is_first() else None]
+    return broadcast_object_list(found)[0]
+
+
+def _train(
+    model: nn.Module,
+    trainer: VtcTrainer,
+    log: LogRows,
+    checkpoint: Path | None,
+    say: Callable[[str], object],
+) -> None:
+    if checkpoint is None:
+        with _in_training_mode(model):
+            trainer.train()
+        return
+    progress, rows = snapshot.load_progress(checkpoint)
+    say(f"going on behind step {progress['step']} of {checkpoint}")
+    if progress["step"] >= progress["max_steps"]:
+        # Nothing is left to do, and Trainer would do one step more.
+        snapshot.load_weights(model, checkpoint)
+        log.rows[:] = rows
+        return
+    trainer.counts = Counts(**progress["counts"])
+    log.resume(rows, progress["loss_since_row"], progress["step_of_row"])
+    with _in_training_mode(model):
+        trainer.train(resume_from_checkpoint=str(checkpoint))
+
+
+def _where(trainer: VtcTrainer) -> str:
+    """How far an interrupted training has come, and the way on."""
+    state, checkpoints = trainer.state, trainer.checkpoints
+    done = f"after step {state.global_step} of {state.max_steps}"
+    if checkpoints is None:
+        return done
+    return f"{done}, which is saved in {checkpoints.folder}; --resume goes on from there"
 
 
 @contextmanager
@@ -174,13 +294,25 @@ def _in_training_mode(model: nn.Module) -> Iterator[None]:
         del model.train
 
 
-def training_arguments(settings: StageSettings, scratch: Path) -> TrainingArguments:
-    """Our settings in transformers' words; nothing is evaluated, reported or saved midway."""
+def training_arguments(
+    settings: StageSettings, scratch: Path, report_to: str | None = None
+) -> TrainingArguments:
+    """Our settings in transformers' words; nothing is evaluated or saved by Trainer itself.
+
+    A global batch stays what the settings say: several processes divide the batches that an
+    optimizer step adds up. Raises InputError if they cannot.
+    """
     gpu = torch.cuda.is_available()
+    accumulate, odd = divmod(settings.accumulate, n_processes())
+    if odd:
+        raise InputError(
+            f"--accumulate {settings.accumulate} batches cannot be shared by {n_processes()} "
+            "processes; make it a multiple of them"
+        )
     return TrainingArguments(
         output_dir=str(scratch),
         per_device_train_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.accumulate,
+        gradient_accumulation_steps=accumulate,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=settings.warmup,
@@ -202,7 +334,8 @@ def training_arguments(settings: StageSettings, scratch: Path) -> TrainingArgume
         logging_nan_inf_filter=False,
         save_strategy="no",
         eval_strategy="no",
-        report_to=[],
+        report_to=[report_to] if report_to else [],
+        run_name=scratch.name,
         disable_tqdm=True,
         remove_unused_columns=False,
         label_names=["labels"],
