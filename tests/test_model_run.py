@@ -1,5 +1,6 @@
 """Assembling, saving and loading: the same logits come back, and faults are named."""
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -180,6 +181,40 @@ def test_runs_that_differ_in_anything_have_their_own_id(built: Assembled, tmp_pa
     assert all(name.startswith("tiny-qwen-tokenpacker-v4-projector-s3-") for name in ids)
 
 
+def test_a_manifest_says_what_a_run_is_made_of(built: Assembled, tmp_path: Path):
+    manifest = save(built, tmp_path / "run", "compressor")
+    assert manifest["shapes"] == {
+        "grid": [6, 6], "levels": [2, 3], "vision_width": 32, "vision_layers": 4,
+        "text_width": 48, "text_layers": 2, "vocabulary": 372,
+    }  # fmt: skip
+    content = (tmp_path / "run" / "compressor.safetensors").read_bytes()
+    [(name, stated)] = manifest["files"].items()
+    assert name == "compressor.safetensors"
+    assert stated == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    assert manifest["encoder"]["revision"] is None
+
+
+def test_the_compressor_of_another_run_is_refused(built: Assembled, tmp_path: Path):
+    """Same shapes, same file name: only its hash tells that it is not this run's."""
+    save(built, tmp_path / "one", "compressor")
+    with torch.no_grad():
+        built.model.compressor.attn_out.bias += 1
+    save(built, tmp_path / "two", "compressor")
+    with torch.no_grad():
+        built.model.compressor.attn_out.bias -= 1
+    shutil.copy(tmp_path / "two" / "compressor.safetensors", tmp_path / "one")
+    with pytest.raises(InputError, match=r"compressor\.safetensors is damaged, or of another run"):
+        load_run(tmp_path / "one")
+
+
+def test_sizes_that_do_not_agree_are_named(built: Assembled, tmp_path: Path):
+    manifest = save(built, tmp_path / "run", "compressor")
+    manifest["shapes"]["text_width"] = 4096
+    (tmp_path / "run" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="made for text_width 4096, but what it stands on has 48"):
+        load_run(tmp_path / "run")
+
+
 def test_a_failed_save_leaves_nothing(built: Assembled, tmp_path: Path):
     with pytest.raises(ValueError, match="has no column"):
         save(built, tmp_path / "run", "compressor", train_log=[{"nonsense": 1}])
@@ -202,6 +237,11 @@ def test_unfinished_and_damaged_runs_are_named(built: Assembled, tmp_path: Path)
     state = load_file(path)
     del state["model.multi_modal_projector.attn_out.bias"]
     save_file(state, path, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"model\.safetensors is damaged, or of another run"):
+        load_run(tmp_path / "full")
+    # A run of an older vtc states no hashes.
+    manifest = read_manifest(tmp_path / "full")
+    (tmp_path / "full" / "manifest.json").write_text(json.dumps({**manifest, "files": {}}))
     with pytest.raises(InputError, match=r"lacks .*attn_out\.bias"):
         load_run(tmp_path / "full")
     (tmp_path / "full" / "manifest.json").write_text("{")

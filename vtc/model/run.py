@@ -17,6 +17,14 @@ from vtc.model import four_bit as bits
 from vtc.model.assemble import assemble
 from vtc.model.backbones import Encoder, Llm, load_image_processor, load_llm
 from vtc.model.config import VtcConfig
+from vtc.model.manifest import (
+    check_hashes,
+    check_shapes,
+    hashes_of,
+    read_manifest,
+    shapes_of,
+    write_manifest,
+)
 from vtc.model.modeling import VtcForConditionalGeneration
 from vtc.model.processor import VtcProcessor
 from vtc.model.sources import EncoderSource, LlmSource, folder_entry, locate, manifest_entry
@@ -24,7 +32,6 @@ from vtc.tables import specs
 from vtc.tables.atomic import replacing_folder
 from vtc.tables.write import write_rows
 
-MANIFEST = "manifest.json"
 COMPRESSOR_WEIGHTS = "compressor.safetensors"
 Stage = Literal["projector", "finetune"]
 Weights = Literal["compressor", "adapter", "full"]
@@ -82,6 +89,7 @@ def save_run(
         "llm": manifest_entry(llm, folder),
         "base": folder_entry(base, folder) if base else None,
         "seed": seed,
+        "shapes": shapes_of(core),
         "parent": parent,
         "footer": dict(footer or {}),
     }
@@ -96,8 +104,8 @@ def save_run(
             adapters.save_adapter(model, staging)
         processor.save_pretrained(staging)
         write_rows(list(train_log), specs.TRAIN_LOG, staging / "train_log.parquet", footer=footer)
-        text = json.dumps(manifest, indent=2, default=str)
-        (staging / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        manifest["files"] = hashes_of(staging)
+        write_manifest(manifest, staging)
     return manifest
 
 
@@ -147,6 +155,7 @@ def load_run(
     folder = Path(folder)
     manifest = read_manifest(folder)
     how = _How(dtype, device, four_bit or manifest.get("quantisation") == "nf4")
+    check_hashes(manifest, folder)
     if manifest["weights"] == "full":
         model, processor = _load_full_run(folder, how)
     else:
@@ -157,6 +166,7 @@ def load_run(
             model = bits.dequantise(model, dtype)
         model = adapters.attach(model, folder, merge)
     return Run(
+    check_shapes(model, manifest, folder)
         folder,
         manifest,
         model.to(device).eval(),  # type: ignore[arg-type]
@@ -164,25 +174,6 @@ def load_run(
         EncoderSource(**_fields(manifest["encoder"])),
         LlmSource(**_fields(manifest["llm"])),
     )
-
-
-def read_manifest(folder: str | Path) -> dict[str, Any]:
-    """A run's manifest. Raises InputError if the folder is missing or no finished run."""
-    folder = Path(folder)
-    path = folder / MANIFEST
-    if not path.is_file():
-        what = (
-            "is no finished run: it has no manifest.json" if folder.is_dir() else "does not exist"
-        )
-        raise InputError(f"run {folder} {what}; train one with train-projector or finetune")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"run {folder}: manifest.json is not valid JSON: {error}") from None
-    needed = {"run_id", "weights", "compressor", "visual_tokens", "encoder", "llm"}
-    if not isinstance(manifest, dict) or needed - set(manifest):
-        raise InputError(f"{path} is not a run's manifest; give the folder of a finished run")
-    return manifest
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,19 @@ from vtc.catalog.llms import find
 from vtc.errors import InputError
 
 _PIECE = 1 << 20
+_WEIGHTS = ("model*.safetensors", "*.safetensors", "pytorch_model*.bin", "*.bin")
+"""What holds a model's weights, the first that is there."""
 
 
 @dataclass(frozen=True)
 class EncoderSource:
-    """A vision encoder: its name, its absolute folder or hub id, and its fingerprint."""
+    """A vision encoder: its name, its absolute folder or hub id, its fingerprint, and the hub's
+    revision (commit) of an id."""
 
     name: str
     path: str
     fingerprint: str
+    revision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,12 @@ class LlmSource:
     n_params: int
     n_params_total: int
     n_params_nonembedding: int
+    revision: str | None = None
 
 
 def encoder_source(source: str | Path) -> EncoderSource:
     """Describe an encoder's folder or hub id; raises InputError if there is none."""
-    return EncoderSource(_name(source), _place(source), fingerprint(source))
+    return EncoderSource(_name(source), _place(source), fingerprint(source), _revision(source))
 
 
 def llm_source(source: str | Path, llm: nn.Module) -> LlmSource:
@@ -62,6 +67,7 @@ def llm_source(source: str | Path, llm: nn.Module) -> LlmSource:
         n_params=int(nominal or total),
         n_params_total=total,
         n_params_nonembedding=total - _embedding_params(llm),
+        revision=_revision(source),
     )
 
 
@@ -99,6 +105,29 @@ def model_folder(source: str | Path) -> Path:
     return Path(str(config)).parent
 
 
+def hub_folder(name: str, revision: str | None = None) -> Path:
+    """The folder of a hub repository's files at a revision, fetched where they are not at hand.
+
+    Raises InputError if the hub has none, or cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+
+    files = ["*.json", "*.txt", "*.jinja", "*.model", "*.parquet"]
+    try:
+        for weights in (["*.safetensors"], ["*.bin"]):
+            folder = Path(
+                snapshot_download(
+                    name, revision=revision, allow_patterns=[*files, *weights],
+                    ignore_patterns=["*/*.bin"],
+                )
+            )  # fmt: skip
+            if any(folder.rglob(weights[0])):
+                return folder
+    except (OSError, ValueError) as error:
+        raise InputError(missing(name, error)) from None
+    raise InputError(f"model {name}: the hub's files hold no weights")
+
+
 def missing(source: str | Path, error: Exception) -> str:
     """The sentence for a model that is not to be had."""
     first = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -127,11 +156,18 @@ def locate(entry: dict[str, Any], run: Path) -> str:
 
     Raises InputError if it is gone or has changed since.
     """
+    if not Path(entry["path"]).is_absolute():
+        place = str(hub_folder(entry["path"], entry.get("revision")))
+        return _checked(place, entry, run)
     relative = entry.get("relative_path")
     places = [entry["path"], *([str((run / relative).resolve())] if relative else [])]
     place = next((place for place in places if Path(place).is_dir()), entry["path"])
-    if Path(entry["path"]).is_absolute() and not Path(place).is_dir():
+    if not Path(place).is_dir():
         raise InputError(f"run {run} stands on {entry['path']}, which is gone; put it back there")
+    return _checked(place, entry, run)
+
+
+def _checked(place: str, entry: dict[str, Any], run: Path) -> str:
     if fingerprint(place) != entry["fingerprint"]:
         raise InputError(
             f"run {run} was trained on another model than {place} holds now; put the old one back "
@@ -149,9 +185,23 @@ def _place(source: str | Path) -> str:
     return str(Path(source).resolve()) if Path(source).is_dir() else str(source)
 
 
+def _revision(source: str | Path) -> str | None:
+    """The commit of a hub id's files at hand; None for a folder."""
+    if Path(source).is_dir():
+        return None
+    folder = model_folder(source)
+    return folder.name if folder.parent.name == "snapshots" else None
+
+
 def _model_files(folder: Path) -> Iterator[Path]:
-    for pattern in ("config.json", "preprocessor_config.json", "*.safetensors", "*.bin"):
+    """Configs and weights, in the form that transformers would load."""
+    for pattern in ("config.json", "preprocessor_config.json"):
         yield from sorted(folder.glob(pattern))
+    for pattern in _WEIGHTS:
+        found = sorted(folder.glob(pattern))
+        if found:
+            yield from found
+            return
 
 
 def _embedding_params(llm: Any) -> int:
