@@ -28,40 +28,59 @@ from vtc.commands import options
     show_default=True,
     help="Number type of the stored features; the encoder runs in fp32 on a CPU.",
 )
+@click.option(
+    "--pool",
+    type=click.IntRange(min=1),
+    help="Store the means of so many windows: the largest V wanted. [avgpool alone]",
+)
 @click.option("--batch-size", default=64, show_default=True, help="Images encoded at a time.")
-@click.option("--dry-run", is_flag=True, help="Print what would be written, and its size.")
+@click.option(
+    "--shard-images",
+    type=click.IntRange(min=1),
+    help="Images a file; an interruption costs at most one. [default: what fits 512 MiB]",
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be written, and its cost.")
 @options.config
-@click.option("--force", is_flag=True, help="Overwrite an output that exists.")
+@click.option("--force", is_flag=True, help="Overwrite an output that exists, or was begun.")
+@click.option("--resume", is_flag=True, help="Go on with an encoding that was interrupted.")
 @click.option("-o", "--out", required=True, help="Folder for the features.")
-def encode(
-    sources, encoder, compressors, levels, images, dtype, batch_size, dry_run, force, out
-) -> None:
+def encode(sources, encoder, compressors, levels, images, dtype, pool, out, **flags) -> None:
     """Run a frozen vision encoder once over every distinct image of samples and benchmarks.
 
     SOURCES are samples tables, LLaVA JSON or benchmarks (TOML), all under one image root. The
     folder holds the features of those hidden states that the compressors ask for, and says which
-    encoder and preprocessing made them; a training or evaluation refuses features of another.
+    encoder, preprocessing and image files made them; a training or evaluation refuses others.
+    First it states the size, the reading speed needed, and after how many passes over the images
+    the cache pays: where it does not, train without.
 
     \b
     Example:
-      vtc encode samples.parquet --encoder world/encoder -o features/
+      vtc encode samples.parquet --encoder world/encoder --compressor tokenpacker -o features/
     """
+    from pathlib import Path
+
     from vtc import console
     from vtc.tables.atomic import refuse_existing
     from vtc.tables.provenance import footer
 
-    if not dry_run:
-        refuse_existing(out, force)
+    if flags["resume"] and (Path(out) / "manifest.json").is_file():
+        console.say(f"{out} is whole already")
+        return
+    if not flags["dry_run"]:
+        refuse_existing(out, flags["force"])
     root, paths = _distinct_images(sources, images)
 
-    import torch
-
     from vtc.model.backbones import load_encoder
-    from vtc.model.encode import layout_of, requested_levels, write_encoded
+    from vtc.model.encode import layout_of, pool_layout, requested_levels, write_encoded
 
     loaded = load_encoder(encoder)
     named = tuple(filter(None, (compressors or "").split(",")))
     layout = layout_of(loaded, levels or requested_levels(loaded.tower.config, named), dtype)
+    if pool is not None:
+        layout = pool_layout(layout, pool, named)
+    cost = _cost(loaded, root, paths, layout, Path(out).absolute().parent, flags["batch_size"])
+    for sentence in cost.sentences():
+        console.say(sentence)
     settings = {
         "sources": list(sources),
         "image_root": str(root),
@@ -70,21 +89,38 @@ def encode(
         "grid": list(layout.grid),
         "dtype": dtype,
         "n_images": len(paths),
-        "megabytes": round(layout.n_bytes(len(paths)) / 1e6, 3),
+        "megabytes": round(cost.n_bytes / 1e6, 3),
     }
-    if dry_run:
-        rows = [{"setting": key, "value": value} for key, value in settings.items()]
+    if flags["dry_run"]:
+        facts = {**settings, "megabytes_per_second": round(cost.bandwidth / 1e6, 3),
+                 "break_even_passes": cost.break_even}  # fmt: skip
+        rows = [{"setting": key, "value": value} for key, value in facts.items()]
         console.print_table(rows, ["setting", "value"])
         return
-    if torch.cuda.is_available():
-        loaded.tower.to("cuda")
     with console.progress("encoding images", len(paths)) as advance:
         about = footer(settings=settings, inputs=sources)
         write_encoded(
             out, loaded, root, paths, layout,
-            batch_size=batch_size, footer=about, force=force, advance=advance,
+            batch_size=flags["batch_size"], images_per_shard=flags["shard_images"], footer=about,
+            force=flags["force"], resume=flags["resume"], advance=advance,
         )  # fmt: skip
     console.say(f"wrote {out} ({len(paths)} images, {settings['megabytes']} MB)")
+
+
+def _cost(encoder, root, paths, layout, folder, batch_size):
+    """What the cache will cost, measured; moves the encoder to a GPU if there is one."""
+    import torch
+
+    from vtc.data.feature_cost import CacheCost, check_space, disk_speed
+    from vtc.model.encode import encoder_speed
+
+    size = layout.n_bytes(len(paths))
+    check_space(folder, size)
+    gpu = torch.cuda.is_available()
+    if gpu:
+        encoder.tower.to("cuda")
+    speed = encoder_speed(encoder, root, paths, layout.levels, batch_size if gpu else 4)
+    return CacheCost(len(paths), size, speed, disk_speed(folder, size))
 
 
 def _distinct_images(sources, images):

@@ -15,6 +15,8 @@ class AvgPool(Mlp):
     sqrt(V) divides the side of the grid, as is asked here, the adaptive windows are these.
     """
 
+    pools = True
+
     @classmethod
     def supported(cls, grid: Grid) -> list[int]:
         """k * k for every k that divides the side of the grid."""
@@ -22,5 +24,5 @@ class AvgPool(Mlp):
 
     def forward(self, features: VisionFeatures) -> Float[Tensor, "B V text_width"]:
         """Average each window, then project the V means."""
-        patches = windows(features.levels[self.level], self.grid[0], self.visual_tokens)
+        patches = windows(features.levels[self.level], features.grid[0], self.visual_tokens)
         return self.project(patches.mean(dim=2))

@@ -1,8 +1,10 @@
 """What every compressor takes, returns, asks for and states about itself."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -38,12 +40,32 @@ class Compressor(nn.Module, ABC):
     """
 
     request: FeatureRequest
+    pools: ClassVar[bool] = False
+    """Whether means of equal square windows of patches serve as well as the patches themselves."""
 
     def __init__(self, *, grid: Grid, visual_tokens: int) -> None:
         super().__init__()
         check_visual_tokens(type(self).__name__, grid, visual_tokens, self.supported(grid))
         self.grid = grid
         self.visual_tokens = visual_tokens
+
+    def feature_grid(self, n_patches: int) -> Grid:
+        """The grid that features of `n_patches` patches stand on.
+
+        It is the encoder's, or where the compressor `pools` a coarser one that V divides. Raises
+        ValueError if it is neither.
+        """
+        rows, columns = self.grid
+        if n_patches == rows * columns:
+            return self.grid
+        side, count = math.isqrt(n_patches), math.isqrt(self.visual_tokens)
+        square = side * side == n_patches and count * count == self.visual_tokens
+        if self.pools and square and rows == columns and rows % side == 0 and side % count == 0:
+            return side, side
+        raise ValueError(
+            f"{n_patches} patches in place of {rows * columns} do not serve {type(self).__name__} "
+            f"at V = {self.visual_tokens}"
+        )
 
     @classmethod
     @abstractmethod

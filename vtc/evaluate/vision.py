@@ -116,8 +116,15 @@ class Look:
             return []
         preprocessing = preprocessing_hash(run.processor.image_processor)
         self.store.check(run.manifest["encoder"]["fingerprint"], preprocessing)
+        if self.store.layout.pooled:
+            raise InputError(
+                f"features {self.store.folder} are pooled, for training alone; evaluate without "
+                "--features"
+            )
         root = Path(self.store.manifest["image_root"]).resolve()
-        return [image for image in images if image[0].resolve() == root and image[1] in self.store]
+        kept = [image for image in images if image[0].resolve() == root and image[1] in self.store]
+        self.store.check_images(root, [path for _, path in kept])
+        return kept
 
     def _with_stored(self, seen: Visible, kept: Sequence[Image], run: Run) -> Visible:
         """What the encoder gave, and behind it the features of the images in the cache."""

@@ -1,17 +1,22 @@
 """One pass of a frozen encoder over many images, into a feature folder."""
 
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vtc.compress.interface import resolve_level
+from vtc.compress.interface import resolve_level, square_choices
+from vtc.compress.layers import windows
 from vtc.compress.registry import COMPRESSORS, build, find
-from vtc.data.features import Layout, preprocessing_hash, write_features
+from vtc.data.feature_shards import Plan, finished_images, write_features
+from vtc.data.features import Layout, preprocessing_hash
 from vtc.data.images import open_image
+from vtc.errors import InputError
 from vtc.model.backbones import Encoder, module_dtype
 from vtc.model.modeling import VtcForConditionalGeneration
 from vtc.model.tower import grid_of, patch_states
@@ -53,7 +58,38 @@ def layout_of(encoder: Encoder, levels: Sequence[int], dtype: str) -> Layout:
     """The layout of a cache of an encoder's levels; raises InputError for one it has not."""
     config = encoder.tower.config
     indices = {resolve_level(level, config.num_hidden_layers) for level in levels}
-    return Layout(tuple(sorted(indices)), grid_of(config), config.hidden_size, dtype)
+    grid = grid_of(config)
+    return Layout(tuple(sorted(indices)), grid, config.hidden_size, dtype, grid)
+
+
+def pool_layout(layout: Layout, visual_tokens: int, compressors: Sequence[str]) -> Layout:
+    """The layout of a cache of means of windows, `visual_tokens` of them, the largest V wanted.
+
+    Raises InputError for a number of windows that the grid does not have, and for compressors
+    that need the patches themselves.
+    """
+    unfit = [name for name in compressors if not find(name).pools]
+    if unfit or not compressors:
+        what = f"{unfit[0]} needs every patch" if unfit else "name the --compressor it is for"
+        raise InputError(f"--pool {visual_tokens}: {what}; pooled features serve avgpool alone")
+    choices = square_choices(layout.grid)
+    if visual_tokens not in choices:
+        raise InputError(
+            f"--pool {visual_tokens}: the grid has windows for {', '.join(map(str, choices))}"
+        )
+    side = math.isqrt(visual_tokens)
+    return replace(layout, grid=(side, side))
+
+
+def encoder_speed(
+    encoder: Encoder, root: str | Path, images: Sequence[str], levels: Sequence[int], n: int
+) -> float:
+    """Images a second of the encoder, decoding and preprocessing included, timed on `n` of them."""
+    chosen = list(images[:n])
+    list(encode_images(encoder, root, chosen[:1], levels))
+    start = time.perf_counter()
+    list(encode_images(encoder, root, chosen, levels, batch_size=n))
+    return len(chosen) / (time.perf_counter() - start)
 
 
 def image_bytes(model: VtcForConditionalGeneration, n_levels: int) -> int:
@@ -72,11 +108,13 @@ def encode_images(
     levels: Sequence[int],
     *,
     batch_size: int = 64,
+    pool: int | None = None,
     advance: Callable[[int], object] | None = None,
 ) -> Iterator[Tensor]:
     """Features of images in order, a batch [b, n_levels, N, D] at a time.
 
-    Raises ImageFault (an InputError) naming an image that is missing or does not decode.
+    Means over `pool` equal windows in place of the N patches, where that is asked. Raises
+    ImageFault (an InputError) naming an image that is missing or does not decode.
     """
     grid, weight = grid_of(encoder.tower.config), next(encoder.tower.parameters())
     for start in range(0, len(images), batch_size):
@@ -84,7 +122,8 @@ def encode_images(
         pixels = encoder.image_processor(opened, return_tensors="pt")["pixel_values"]
         pixels = pixels.to(weight.device, module_dtype(encoder.tower))
         states = patch_states(encoder.tower, pixels, levels, grid)
-        yield torch.stack([states[level] for level in levels], dim=1)
+        stacked = torch.stack([states[level] for level in levels], dim=1)
+        yield stacked if pool is None else _pooled(stacked, grid[0], pool)
         if advance is not None:
             advance(len(opened))
 
@@ -97,21 +136,40 @@ def write_encoded(
     layout: Layout,
     *,
     batch_size: int = 64,
+    images_per_shard: int | None = None,
     footer: Mapping[str, Any] | None = None,
     force: bool = False,
+    resume: bool = False,
     advance: Callable[[int], object] | None = None,
 ) -> None:
-    """Encode images into a feature folder, whole or not at all.
+    """Encode images into a feature folder, which appears whole or not at all.
 
-    Raises InputError for an image that does not open, or a folder that exists without `force`.
+    Raises InputError for an image that does not open, a folder that exists without `force`, and
+    an unfinished encoding beside it without `resume`.
     """
-    batches = encode_images(
-        encoder, root, images, layout.levels, batch_size=batch_size, advance=advance
+    plan = Plan(
+        Path(root).resolve(),
+        list(images),
+        layout,
+        asdict(encoder.source),
+        preprocessing_hash(encoder.image_processor),
+        dict(footer or {}),
+        images_per_shard,
     )
-    manifest = {
-        "encoder": asdict(encoder.source),
-        "preprocessing": preprocessing_hash(encoder.image_processor),
-        "image_root": str(Path(root).resolve()),
-        "footer": dict(footer or {}),
-    }
-    write_features(folder, images, batches, layout, manifest, force=force)
+    if resume and advance is not None:
+        advance(finished_images(folder, plan))
+    pool = layout.grid[0] * layout.grid[1] if layout.pooled else None
+
+    def encode(chosen: Sequence[str]) -> Iterator[Tensor]:
+        return encode_images(
+            encoder, root, chosen, layout.levels,
+            batch_size=batch_size, pool=pool, advance=advance,
+        )  # fmt: skip
+
+    write_features(folder, plan, encode, force=force, resume=resume)
+
+
+def _pooled(features: Tensor, side: int, n_windows: int) -> Tensor:
+    """Means of the windows of features [b, n_levels, N, D], in fp32: [b, n_levels, windows, D]."""
+    flat = windows(features.flatten(0, 1).float(), side, n_windows).mean(dim=2)
+    return flat.unflatten(0, features.shape[:2])

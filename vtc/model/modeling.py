@@ -121,14 +121,16 @@ class VtcModel(VtcPreTrainedModel, LlavaModel):
     def compress(self, vision_levels: Float[Tensor, "I L N D"]) -> Float[Tensor, "I V text_width"]:
         """The visual tokens of I images from their L levels (those that the compressor asks for).
 
-        Raises ValueError if the number of levels or of patches is another.
+        Patches are the encoder's, or means of its windows where the compressor takes them. Raises
+        ValueError if the number of levels or of patches is another.
         """
-        levels, grid = self.compressor.request.levels, self.grid
-        if vision_levels.shape[1] != len(levels) or vision_levels.shape[2] != grid[0] * grid[1]:
+        levels = self.compressor.request.levels
+        if vision_levels.shape[1] != len(levels):
             raise ValueError(
                 f"vision_levels of shape {tuple(vision_levels.shape)} do not fit: the compressor "
-                f"asks for levels {levels} of {grid[0] * grid[1]} patches"
+                f"asks for levels {levels}"
             )
+        grid = self.compressor.feature_grid(vision_levels.shape[2])
         dtype = next(self.compressor.parameters()).dtype
         states = dict(zip(levels, vision_levels.to(dtype).unbind(1), strict=True))
         return self.compressor(VisionFeatures(states, grid))

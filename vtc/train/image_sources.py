@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vtc.data.features import LevelReader
 from vtc.data.images import open_image
 from vtc.model.modeling import VtcForConditionalGeneration
 
@@ -27,12 +28,12 @@ class Pixels:
 class CachedLevels:
     """Reads the levels a compressor asks for from a feature cache (`vtc encode`)."""
 
-    def __init__(self, get: Callable[[Sequence[str]], Tensor]):
-        self.get = get
+    def __init__(self, reader: LevelReader):
+        self.reader = reader
 
     def __call__(self, paths: Sequence[str]) -> dict[str, Tensor]:
         """`vision_levels` [n_images, n_levels, N, D]."""
-        return {"vision_levels": self.get(paths)}
+        return {"vision_levels": self.reader(paths)}
 
 
 class MemoryLevels:

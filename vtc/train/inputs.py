@@ -75,7 +75,10 @@ class Inputs:
         key = (encoder.fingerprint, levels)
         if key not in self._images:
             self._images[key] = self._open_images(model, processor, encoder, levels)
-        return self._images[key]
+        source = self._images[key]
+        if isinstance(source, CachedLevels):
+            _check_pooling(source.reader.store, model)
+        return source
 
     def _open_images(
         self,
@@ -111,11 +114,25 @@ class Inputs:
                 f"features {folder} are of images under {made_from}, the samples' stand under "
                 f"{self.samples.image_root}; encode those, or give --images {made_from}"
             )
-        missing = (p for s in self.samples.rows for p in s["images"] if p not in store)
-        absent = next(missing, None)
+        images = {path: None for sample in self.samples.rows for path in sample["images"]}
+        absent = next((path for path in images if path not in store), None)
         if absent is not None:
             raise InputError(f"features {folder} lack image {absent}; encode these samples along")
+        store.check_images(self.samples.image_root, list(images))
         return store.reader(levels)
+
+
+def _check_pooling(store: FeatureStore, model: VtcForConditionalGeneration) -> None:
+    """Raise InputError if a cache holds means of windows that this compressor cannot take."""
+    rows, columns = store.layout.grid
+    try:
+        model.compressor.feature_grid(rows * columns)
+    except ValueError:
+        raise InputError(
+            f"features {store.folder} are pooled to {rows}x{columns} patches, of which "
+            f"{model.config.compressor} cannot make {model.compressor.visual_tokens} tokens; "
+            "encode without --pool"
+        ) from None
 
 
 def _tokenizer_key(tokenizer: Any) -> str:

@@ -1,0 +1,55 @@
+"""Which content an image file has, so that a changed image under an old name is noticed."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vtc.data.images import image_path
+from vtc.errors import InputError
+
+
+@dataclass(frozen=True)
+class FileId:
+    """Size in bytes, time of change in ns, and SHA-256 in hex of a file."""
+
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
+def file_id(root: str | Path, relative: str) -> FileId:
+    """The identity of one image file; raises ImageFault outside `root`, OSError if it is gone."""
+    path = image_path(root, relative)
+    facts = path.stat()
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileId(facts.st_size, facts.st_mtime_ns, digest)
+
+
+def list_hash(images: Sequence[str]) -> str:
+    """SHA-256 in hex of a list of image paths, order included."""
+    return hashlib.sha256("\0".join(images).encode()).hexdigest()
+
+
+def check_unchanged(
+    source: object, root: str | Path, images: Iterable[str], known: Mapping[str, FileId]
+) -> None:
+    """Raise InputError, naming `source` and the image, if a file is no longer what it was.
+
+    Same size and time of change count as the same content; with another time (a copied data set)
+    the content decides. Images that are gone are no matter: their features are at hand.
+    """
+    for image in images:
+        was = known[image]
+        path = image_path(root, image)
+        try:
+            facts = path.stat()
+        except OSError:
+            continue
+        if (facts.st_size, facts.st_mtime_ns) == (was.size, was.mtime_ns):
+            continue
+        if facts.st_size != was.size or file_id(root, image).sha256 != was.sha256:
+            raise InputError(
+                f"{source}: image {image} has changed since it was encoded; encode again"
+            )
