@@ -63,9 +63,9 @@ def finetune(runs, samples, method, **flags) -> None:
     )
     lora = LoraSettings(r, alpha, dropout, tuple(filter(None, (targets or "").split(","))))
     more = {name: flags.pop(name) for name in ("turns", "max_questions")}
-    out, force = Path(flags.pop("out")), flags.pop("force")
+    where = training.take_job_flags(flags)
     request = training.Request.of(samples, flags, FINETUNE, method=method, lora=lora, **more)
-    job = FinetuneJob(tuple(Path(run) for run in runs), out, force, method)
+    job = FinetuneJob(tuple(Path(run) for run in runs), method=method, **where)
     plan = job.plan()
     if request.dry_run:
         return request.describe([folder for _, folder in plan])

@@ -45,16 +45,14 @@ def train_projector(samples, encoder, llm, compressor, visual_tokens, **flags) -
     Example:
       vtc train-projector pretrain.parquet --encoder clip --llm qwen --visual-tokens 1,4,16 -o runs
     """
-    from pathlib import Path
-
     from vtc.train.jobs import ProjectorJob
     from vtc.train.settings import PROJECTOR, AlignSettings
 
     align = AlignSettings(flags.pop("align_reduction"), flags.pop("align_scale"))
     objective = flags.pop("objective")
-    out, force = Path(flags.pop("out")), flags.pop("force")
+    where = training.take_job_flags(flags)
     request = training.Request.of(samples, flags, PROJECTOR, objective=objective, align=align)
-    job = ProjectorJob(encoder, llm, compressor, visual_tokens, out, force)
+    job = ProjectorJob(encoder, llm, compressor, visual_tokens, **where)
     if request.dry_run:
         return request.describe([job.folder(v) for v in visual_tokens])
     job.refuse_existing()

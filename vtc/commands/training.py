@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,16 @@ def stage_options(*, lr: float, batch_size: int, accumulate: int, template: str)
         options.seed,
         click.option("-o", "--out", required=True, help="Folder the run folders go to."),
         click.option("--force", is_flag=True, help="Overwrite runs that exist."),
+        option("--save-every", default=500, help="Steps a checkpoint; 0: only when told to stop."),
+        option("--keep", default=2, help="Checkpoints that stay; they go when the run is whole."),
+        click.option(
+            "--resume", is_flag=True, help="Go on from the newest checkpoint; skip finished runs."
+        ),
+        click.option(
+            "--report-to",
+            type=click.Choice(["trackio", "tensorboard", "wandb"]),
+            help="Also send the log there.",
+        ),
         click.option(
             "--dry-run", is_flag=True, help="Print settings, steps and paths; train nothing."
         ),
@@ -72,6 +83,29 @@ def stage_options(*, lr: float, batch_size: int, accumulate: int, template: str)
         return function
 
     return add
+
+
+def take_job_flags(flags: dict[str, Any]) -> dict[str, Any]:
+    """Take the flags that say where runs go and how they are saved out of `flags`.
+
+    Raises InputError if they contradict one another, or name a package that is not installed.
+    """
+    from vtc.errors import InputError
+    from vtc.train.checkpoints import Saving
+
+    force, resume, report_to = (flags.pop(name) for name in ("force", "resume", "report_to"))
+    if force and resume:
+        raise InputError("--force starts again and --resume goes on; give one of them")
+    if report_to and find_spec(report_to) is None:
+        raise InputError(
+            f"--report-to {report_to}: not installed; pip install {report_to}, or leave it out"
+        )
+    return {
+        "out": Path(flags.pop("out")),
+        "force": force,
+        "saving": Saving(flags.pop("save_every"), flags.pop("keep"), resume),
+        "report_to": report_to,
+    }
 
 
 @dataclass
@@ -115,7 +149,10 @@ class Request:
         from vtc import console
         from vtc.tables.provenance import footer
         from vtc.train.inputs import Inputs
+        from vtc.train.processes import is_first
 
+        if not is_first():
+            console.set_verbosity(-1)
         settings = self.settings
         features = Path(self.features) if self.features else None
         inputs = Inputs(self.samples, settings, features, console.say)

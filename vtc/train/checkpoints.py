@@ -39,6 +39,10 @@ class Saving:
             raise InputError(f"--keep {self.keep} must be at least 1")
 
 
+BY_DEFAULT = Saving()
+"""Every 500 steps, two kept, started anew: the defaults of the flags."""
+
+
 class Checkpoints:
     """The checkpoints of one run in `folder`; `identity` is all that makes its training."""
 
@@ -97,6 +101,10 @@ class Checkpoints:
         if damaged:
             raise InputError(f"no checkpoint in {self.folder} is whole; start again with --force")
         return None
+
+    def exist(self) -> bool:
+        """Whether there is any checkpoint, whole or not."""
+        return bool(self._paths())
 
     def refuse_any(self) -> None:
         """Raise InputError if there is a checkpoint, which a new start would throw away."""

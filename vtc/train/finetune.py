@@ -1,16 +1,22 @@
 """Stage 2: train LLM and compressor together, from stage-1 runs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from vtc.model.assemble import generation_config
 from vtc.model.backbones import Encoder, load_encoder
 from vtc.model.run import Run, load_run, read_manifest, save_run
 from vtc.model.sources import locate
+from vtc.train.folders import locked
 from vtc.train.inputs import Inputs, Say
 from vtc.train.jobs import FinetuneJob
+from vtc.train.log import Advance
+from vtc.train.places import Place, identity
+from vtc.train.processes import join
 from vtc.train.settings import StageSettings
 from vtc.train.stages import add_lora, unfreeze_for_finetune, weight_dtype, what_trains
 from vtc.train.trainer import fit_model
@@ -22,7 +28,7 @@ def finetune_runs(
     *,
     footer: dict[str, Any] | None = None,
     say: Say = lambda line: None,
-    advance: Callable[[int], object] = lambda n: None,
+    advance: Advance = lambda n, words="": None,
 ) -> list[Path]:
     """Finetune each run and save it; the folders, in order.
 
@@ -30,56 +36,102 @@ def finetune_runs(
     which stand on the backbones, or on a run that was itself finetuned in full. The encoder is
     loaded once, samples tokenised once and images encoded once, as long as the runs agree on
     them. Every run starts from its own folder and ends in its own; the order of the runs
-    changes nothing. Raises InputError before any training for a run or folder at fault.
+    changes nothing. Resuming passes over the runs that are finished. Raises InputError before any
+    training for a run or folder at fault, or one that another process trains.
     """
     plan = job.plan()
-    job.out.mkdir(parents=True, exist_ok=True)
-    encoder: Encoder | None = None
-    folders = []
-    for source, folder in plan:
-        encoder = _encoder_of(source, encoder, inputs.settings)
-        run = _load(source, encoder, inputs.settings)
-        model, log = _train(run, inputs, job.out, say, advance)
-        lora = inputs.settings.method != "full"
-        save_run(
-            folder,
-            model,
-            run.processor,
-            encoder=run.encoder,
-            llm=run.llm,
-            stage="finetune",
-            weights="adapter" if lora else "full",
-            base=source if lora and run.manifest["weights"] == "full" else None,
-            seed=inputs.settings.seed,
-            parent=run.manifest["run_id"],
-            train_log=log,
-            footer=footer,
-            force=job.force,
-        )
-        say(f"wrote {folder} (loss {log[-1]['loss']:.4f} after {log[-1]['step']} steps)")
-        folders.append(folder)
-    return folders
+    join()
+    with locked([folder for _, folder in plan]):
+        places = [
+            (source, _place(source, folder, job, inputs, footer, say)) for source, folder in plan
+        ]
+        todo = [(source, place) for source, place in places if not place.is_finished()]
+        advance((len(places) - len(todo)) * inputs.settings.n_steps(len(inputs.samples.rows)))
+        for _, place in todo:
+            place.start()
+        encoder: Encoder | None = None
+        for source, place in todo:
+            encoder = _encoder_of(source, encoder, inputs.settings)
+            run = _load(source, encoder, inputs.settings)
+            model = _unfreeze(run, inputs.settings)
+            save = partial(_save, run, model, inputs.settings, footer, job.force)
+            place.try_save(save)
+            say(f"{run.folder}: {what_trains(model)}")
+            collator = inputs.lm_collator(run.model, run.processor, run.encoder)
+            log = fit_model(
+                model,
+                collator.dataset,
+                collator,
+                inputs.settings,
+                place.run,
+                checkpoints=place.checkpoints,
+                report_to=job.report_to,
+                say=say,
+                advance=advance,
+            )
+            place.finish(partial(save, log=log))
+            say(f"wrote {place.run} (loss {log[-1]['loss']:.4f} after {log[-1]['step']} steps)")
+    return [place.run for _, place in places]
 
 
-def _train(
-    run: Run,
+def _place(
+    source: Path,
+    folder: Path,
+    job: FinetuneJob,
     inputs: Inputs,
-    scratch: Path,
+    footer: dict[str, Any] | None,
     say: Say,
-    advance: Callable[[int], object],
-) -> tuple[Any, Sequence[dict[str, Any]]]:
-    settings = inputs.settings
-    collator = inputs.lm_collator(run.model, run.processor, run.encoder)
+) -> Place:
+    """The place of one run, with all that makes its training."""
+    begun = read_manifest(source)
+    about = identity(
+        inputs.settings,
+        inputs.samples.rows,
+        footer,
+        encoder=begun["encoder"]["fingerprint"],
+        llm=begun["llm"]["fingerprint"],
+        compressor=begun["compressor"],
+        visual_tokens=begun["visual_tokens"],
+        parent=begun["run_id"],
+    )
+    return Place(folder, about, job.saving, job.force, say)
+
+
+def _save(
+    run: Run,
+    model: Any,
+    settings: StageSettings,
+    footer: dict[str, Any] | None,
+    force: bool,
+    folder: Path,
+    log: Sequence[dict[str, Any]] = (),
+) -> None:
+    lora = settings.method != "full"
+    save_run(
+        folder,
+        model,
+        run.processor,
+        encoder=run.encoder,
+        llm=run.llm,
+        stage="finetune",
+        weights="adapter" if lora else "full",
+        base=run.folder if lora and run.manifest["weights"] == "full" else None,
+        seed=settings.seed,
+        parent=run.manifest["run_id"],
+        train_log=log,
+        footer=footer,
+        force=force,
+    )
+
+
+def _unfreeze(run: Run, settings: StageSettings) -> Any:
+    """The model with what trains in it: LoRA's new weights and the compressor, or the LLM too."""
     if settings.method != "full":
         # LoRA's initial weights come from torch's generator.
         torch.manual_seed(settings.seed)
-        model = add_lora(run.model, settings.lora)
-    else:
-        unfreeze_for_finetune(run.model)
-        model = run.model
-    say(f"{run.folder}: {what_trains(model)}")
-    log = fit_model(model, collator.dataset, collator, settings, scratch, advance=advance)
-    return model, log
+        return add_lora(run.model, settings.lora)
+    unfreeze_for_finetune(run.model)
+    return run.model
 
 
 def _encoder_of(source: Path, known: Encoder | None, settings: StageSettings) -> Encoder | None:
@@ -101,4 +153,6 @@ def _load(source: Path, encoder: Encoder | None, settings: StageSettings) -> Run
         merge=True,
     )
     run.model.compressor.float()
+    run.processor.set_up(settings.image_mode, settings.query_position, settings.chat_template)
+    run.model.generation_config = generation_config(run.processor.tokenizer)
     return run

@@ -6,6 +6,7 @@ from typing import Any
 
 from vtc.errors import InputError
 from vtc.tables.atomic import refuse_existing
+from vtc.train.checkpoints import BY_DEFAULT, Saving
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,13 @@ class ProjectorJob:
     out: Path
     force: bool = False
     compressor_settings: dict[str, Any] | None = None
+    saving: Saving = BY_DEFAULT
+    report_to: str | None = None
+
+    @property
+    def folders(self) -> list[Path]:
+        """All run folders, in the order of V."""
+        return [self.folder(visual_tokens) for visual_tokens in self.visual_tokens]
 
     def folder(self, visual_tokens: int) -> Path:
         """The run folder of one V."""
@@ -27,8 +35,9 @@ class ProjectorJob:
     def refuse_existing(self) -> None:
         """Raise InputError if any run folder may not be overwritten, or not be written at all."""
         if self.out.exists():  # else it is made when training starts
-            for folder in map(self.folder, self.visual_tokens):
-                refuse_existing(folder, self.force)
+            for folder in self.folders:
+                # A run that is there is finished: resuming passes over it.
+                refuse_existing(folder, self.force or self.saving.resume)
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,8 @@ class FinetuneJob:
     out: Path
     force: bool = False
     method: str = "full"
+    saving: Saving = BY_DEFAULT
+    report_to: str | None = None
 
     def plan(self) -> list[tuple[Path, Path]]:
         """Pairs of (stage-1 run, output folder), checked.
@@ -63,7 +74,7 @@ class FinetuneJob:
             if folder.resolve() == run.resolve():
                 raise InputError(f"run {run} would be overwritten by its own result; change -o")
             if self.out.exists():  # else it is made when training starts
-                refuse_existing(folder, self.force)
+                refuse_existing(folder, self.force or self.saving.resume)
             pairs[folder] = run
         return [(run, folder) for folder, run in pairs.items()]
 

@@ -1,6 +1,7 @@
 """Stage 1: train compressors between a frozen encoder and a frozen LLM."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,14 @@ from vtc.errors import InputError
 from vtc.model.assemble import Assembled, assemble
 from vtc.model.backbones import load_encoder, load_llm
 from vtc.model.run import save_run
+from vtc.model.sources import fingerprint
 from vtc.train.align import AlignTrainer
+from vtc.train.folders import locked
 from vtc.train.inputs import Inputs, Say
 from vtc.train.jobs import ProjectorJob
+from vtc.train.log import Advance
+from vtc.train.places import Place, identity
+from vtc.train.processes import join
 from vtc.train.stages import freeze_all_but_compressor, weight_dtype, what_trains
 from vtc.train.trainer import fit_model
 
@@ -23,48 +29,90 @@ def train_projectors(
     *,
     footer: dict[str, Any] | None = None,
     say: Say = lambda line: None,
-    advance: Callable[[int], object] = lambda n: None,
+    advance: Advance = lambda n, words="": None,
 ) -> list[Path]:
     """Train one compressor for each V and save each as a run folder; the folders, in order.
 
-    Encoder and LLM are loaded once and shared; every V sees the same batches. Raises InputError
-    before any training for a folder that exists, an unfit backbone, or a V that the compressor
-    does not support.
+    Encoder and LLM are loaded once and shared; every V sees the same batches. Resuming passes over
+    the runs that are finished. Raises InputError before any training for a folder that exists or
+    that another process trains, an unfit backbone, or a V that the compressor does not support.
     """
     job.refuse_existing()
     _check_images(inputs.samples.rows)
-    built = _assemble_all(job, inputs)
-    job.out.mkdir(parents=True, exist_ok=True)
-    folders = []
-    for one in built:
-        freeze_all_but_compressor(one.model)
-        say(f"V = {one.model.compressor.visual_tokens}: {what_trains(one.model)}")
-        log = _train(one, inputs, job.out, advance)
-        folder = job.folder(one.model.compressor.visual_tokens)
-        save_run(
-            folder,
-            one.model,
-            one.processor,
-            encoder=one.encoder,
-            llm=one.llm,
-            stage="projector",
-            weights="compressor",
-            seed=inputs.settings.seed,
-            train_log=log,
-            footer=footer,
-            force=job.force,
+    join()
+    with locked(job.folders):
+        places = _places(job, inputs, footer, say)
+        todo = {v: place for v, place in places.items() if not place.is_finished()}
+        advance((len(places) - len(todo)) * inputs.settings.n_steps(len(inputs.samples.rows)))
+        for place in todo.values():
+            place.start()
+        built = _assemble_all(job, inputs, list(todo)) if todo else []
+        for one in built:
+            place = todo[one.model.compressor.visual_tokens]
+            save = partial(_save, one, inputs.settings.seed, footer, job.force)
+            place.try_save(save)
+            freeze_all_but_compressor(one.model)
+            say(f"V = {one.model.compressor.visual_tokens}: {what_trains(one.model)}")
+            log = _train(one, inputs, place, job.report_to, advance)
+            place.finish(partial(save, log=log))
+            last = log[-1]
+            say(f"wrote {place.run} (loss {last['loss']:.4f} after {last['step']} steps)")
+    return job.folders
+
+
+def _places(
+    job: ProjectorJob, inputs: Inputs, footer: dict[str, Any] | None, say: Say
+) -> dict[int, Place]:
+    """The place of each V's run, with all that makes its training."""
+    encoder, llm = fingerprint(job.encoder), fingerprint(job.llm)
+    places = {}
+    for visual_tokens in job.visual_tokens:
+        about = identity(
+            inputs.settings,
+            inputs.samples.rows,
+            footer,
+            encoder=encoder,
+            llm=llm,
+            compressor=job.compressor,
+            compressor_settings=job.compressor_settings,
+            visual_tokens=visual_tokens,
         )
-        say(f"wrote {folder} (loss {log[-1]['loss']:.4f} after {log[-1]['step']} steps)")
-        folders.append(folder)
-    return folders
+        places[visual_tokens] = Place(job.folder(visual_tokens), about, job.saving, job.force, say)
+    return places
 
 
-def _assemble_all(job: ProjectorJob, inputs: Inputs) -> list[Assembled]:
+def _save(
+    one: Assembled,
+    seed: int,
+    footer: dict[str, Any] | None,
+    force: bool,
+    folder: Path,
+    log: Sequence[dict[str, Any]] = (),
+) -> None:
+    save_run(
+        folder,
+        one.model,
+        one.processor,
+        encoder=one.encoder,
+        llm=one.llm,
+        stage="projector",
+        weights="compressor",
+        seed=seed,
+        train_log=log,
+        footer=footer,
+        force=force,
+    )
+
+
+def _assemble_all(
+    job: ProjectorJob, inputs: Inputs, visual_token_counts: Sequence[int]
+) -> list[Assembled]:
     settings = inputs.settings
     dtype = weight_dtype(settings)
-    encoder, llm = load_encoder(job.encoder, dtype), load_llm(job.llm, dtype)
+    encoder = load_encoder(job.encoder, dtype)
+    llm = load_llm(job.llm, dtype, chat_template=settings.chat_template)
     built = []
-    for visual_tokens in job.visual_tokens:
+    for visual_tokens in visual_token_counts:
         one = assemble(
             encoder,
             llm,
@@ -73,6 +121,7 @@ def _assemble_all(job: ProjectorJob, inputs: Inputs) -> list[Assembled]:
             settings=job.compressor_settings,
             seed=settings.seed,
         )
+        one.processor.set_up(settings.image_mode, settings.query_position)
         one.model.compressor.float()
         one.model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
         built.append(one)
@@ -80,9 +129,15 @@ def _assemble_all(job: ProjectorJob, inputs: Inputs) -> list[Assembled]:
 
 
 def _train(
-    one: Assembled, inputs: Inputs, scratch: Path, advance: Callable[[int], object]
+    one: Assembled, inputs: Inputs, place: Place, report_to: str | None, advance: Advance
 ) -> list[dict[str, Any]]:
     settings = inputs.settings
+    how: dict[str, Any] = {
+        "checkpoints": place.checkpoints,
+        "report_to": report_to,
+        "say": place.say,
+        "advance": advance,
+    }
     if settings.objective == "align":
         collator = inputs.align_collator(one.model, one.processor, one.encoder)
         return fit_model(
@@ -90,13 +145,13 @@ def _train(
             collator.dataset,
             collator,
             settings,
-            scratch,
-            advance=advance,
+            place.run,
+            **how,
             trainer_class=AlignTrainer,
             align=settings.align,
         )
     collator = inputs.lm_collator(one.model, one.processor, one.encoder)
-    return fit_model(one.model, collator.dataset, collator, settings, scratch, advance=advance)
+    return fit_model(one.model, collator.dataset, collator, settings, place.run, **how)
 
 
 def _check_images(samples: Sequence[dict[str, Any]]) -> None:

@@ -194,7 +194,7 @@ def fit_model(
     dataset: Dataset,
     collator: Collator | Callable[[Any], dict[str, Any]],
     settings: StageSettings,
-    scratch: Path,
+    run: Path,
     *,
     checkpoints: Checkpoints | None = None,
     report_to: str | None = None,
@@ -208,17 +208,17 @@ def fit_model(
     The order of the samples and all other chance depend on `settings.seed` alone, not on what the
     process did before. With `checkpoints` the training is saved as they say, and where they say
     so goes on from the newest: it then ends as if it had never stopped, bit for bit on a CPU.
-    `scratch` is a path beside the run: what stays of a failed training takes its name.
+    `run` is where the run will stand: what a failed training leaves is beside it, under its name.
 
     Raises VtcError when a loss is no longer a number, Interrupted when a signal came.
     """
     set_seed(settings.seed)
     with stop_signals(say) as stop:
         log, epochs = LogRows(advance), Epochs()
-        watch = Watch(settings, stop, scratch.with_name(f"{scratch.name}.fault.json"))
+        watch = Watch(settings, stop, run.with_name(f"{run.name}.fault.json"))
         trainer = trainer_class(
             model=model,
-            args=training_arguments(settings, scratch, report_to),
+            args=training_arguments(settings, run, report_to),
             train_dataset=dataset,
             data_collator=Described(collator),
             callbacks=[epochs, watch, log],
@@ -295,7 +295,7 @@ def _in_training_mode(model: nn.Module) -> Iterator[None]:
 
 
 def training_arguments(
-    settings: StageSettings, scratch: Path, report_to: str | None = None
+    settings: StageSettings, run: Path, report_to: str | None = None
 ) -> TrainingArguments:
     """Our settings in transformers' words; nothing is evaluated or saved by Trainer itself.
 
@@ -310,7 +310,7 @@ def training_arguments(
             "processes; make it a multiple of them"
         )
     return TrainingArguments(
-        output_dir=str(scratch),
+        output_dir=str(run.parent),
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=accumulate,
         learning_rate=settings.learning_rate,
@@ -335,7 +335,7 @@ def training_arguments(
         save_strategy="no",
         eval_strategy="no",
         report_to=[report_to] if report_to else [],
-        run_name=scratch.name,
+        run_name=run.name,
         disable_tqdm=True,
         remove_unused_columns=False,
         label_names=["labels"],
