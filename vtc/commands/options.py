@@ -53,6 +53,24 @@ def seed(function: Callable) -> Callable:
     )(function)
 
 
+def chat_template(function: Callable) -> Callable:
+    """Add `--chat-template`, for LLMs that bring none."""
+    return click.option(
+        "--chat-template",
+        help="Chat template: vicuna, chatml, zephyr, llama2 or a Jinja file. [default: the LLM's]",
+    )(function)
+
+
+def image_mode(default: str) -> Callable[[Callable], Callable]:
+    """Add `--image-mode`: how a picture becomes a square; `default` is what happens without it."""
+    return click.option(
+        "--image-mode",
+        type=click.Choice(["pad", "crop", "square"]),
+        help="Pictures are padded to a square (LLaVA's pad), cropped (CLIP's way) or stretched. "
+        f"[default: {default}]",
+    )
+
+
 def text_tokens(meaning: str) -> Callable[[Callable], Callable]:
     """Add `--q`, the text tokens Q of an inference, with what it means to the command."""
     return click.option(

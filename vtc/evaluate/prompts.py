@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from vtc.data.conversations import IMAGE
-from vtc.data.labels import expand_images, image_token_id
-from vtc.data.templates import ConversationTemplate
+from vtc.data.image_places import QueryPosition
+from vtc.data.labels import TurnEncoder, expand_images
 from vtc.evaluate.items import Item
 
 
@@ -18,21 +16,22 @@ class Prompt(NamedTuple):
     n_text_tokens: int
 
 
-def tokenise(items: Sequence[Item], tokenizer: Any, visual_tokens: int) -> list[Prompt]:
-    """The prompts of items: the image on a line of its own before the question, as in LLaVA.
+def tokenise(
+    items: Sequence[Item],
+    tokenizer: Any,
+    visual_tokens: int,
+    query_position: QueryPosition = "after",
+) -> list[Prompt]:
+    """The prompts of items, the image on a line of its own on the side that training had it.
 
     Raises InputError for a tokenizer without a chat template or without the token `<image>`.
     """
-    template = ConversationTemplate(tokenizer, "chat")
-    image_token = image_token_id(tokenizer)
+    encoder = TurnEncoder(tokenizer, "chat", query_position)
     asked = [f"{IMAGE}\n{item.prompt}" if item.image else item.prompt for item in items]
-    distinct = list(dict.fromkeys(asked))
-    texts = [template.prompt([{"role": "user", "text": text}]) for text in distinct]
     prompts = {}
-    for text, ids in zip(
-        distinct, tokenizer(texts, add_special_tokens=False).input_ids, strict=True
-    ):
-        row = np.asarray(ids, dtype=np.int64)
-        expanded, _ = expand_images(row, row, image_token, visual_tokens)
-        prompts[text] = Prompt(expanded.tolist(), int((row != image_token).sum()))
+    for text in dict.fromkeys(asked):
+        row = encoder.prompt([{"role": "user", "text": text}])
+        expanded, _ = expand_images(row, row, encoder.image_token_id, visual_tokens)
+        n_text_tokens = int((row != encoder.image_token_id).sum())
+        prompts[text] = Prompt(expanded.tolist(), n_text_tokens)
     return [prompts[text] for text in asked]

@@ -142,7 +142,8 @@ def _sit(
     rows: dict[tuple[int, int], dict[str, Any]] = {}
     tokenizer, visual_tokens = run.processor.tokenizer, run.manifest["visual_tokens"]
     images = [exam.images() for exam in exams]
-    prompts = [tokenise(exam.items, tokenizer, visual_tokens) for exam in exams]
+    position = run.processor.query_position
+    prompts = [tokenise(exam.items, tokenizer, visual_tokens, position) for exam in exams]
     for block in look.blocks(run, images):
         seen = look.at(run, block)
         views: dict[Image | None, Tensor | None] = {None: None, **seen.of(sight.levels)}

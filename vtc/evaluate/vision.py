@@ -11,6 +11,7 @@ from torch import Tensor
 from vtc.data.features import FeatureStore, preprocessing_hash
 from vtc.data.images import ImageFault, open_image
 from vtc.errors import InputError
+from vtc.model.backbones import load_image_processor
 from vtc.model.config import VtcConfig
 from vtc.model.encode import MEMORY_LIMIT, image_bytes
 from vtc.model.modeling import build_compressor
@@ -40,7 +41,7 @@ class Visible:
 
 @dataclass(frozen=True)
 class Sight:
-    """What a run needs of an encoder: which one, and which of its levels."""
+    """What a run needs of an encoder: which one, on images made how, and which of its levels."""
 
     encoder: str
     levels: tuple[int, ...]
@@ -57,6 +58,7 @@ def sight_of(folder: Path) -> Sight:
         levels = tuple(build_compressor(config).request.levels)
     # An encoder that was trained along is the run's own.
     own = "" if config.freeze_vision else str(folder.resolve())
+    own += preprocessing_hash(load_image_processor(folder))
     return Sight(manifest["encoder"]["fingerprint"] + own, levels)
 
 

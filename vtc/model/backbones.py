@@ -13,6 +13,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_MAPPING,
 )
 
+from vtc.data.chat_templates import give_template
 from vtc.data.tokenizers import load_tokenizer
 from vtc.errors import InputError
 from vtc.model import four_bit as bits
@@ -75,8 +76,11 @@ def load_llm(
     *,
     four_bit: bool = False,
     device: str | torch.device = "cpu",
+    chat_template: str | None = None,
 ) -> Llm:
     """Load a causal LLM and its tokenizer from a folder or hub id.
+
+    `chat_template` (a name of `data.chat_templates`, or a file) takes the place of its own.
 
     With `four_bit` its linear layers come in 4 bits (nf4), quantised on `device` as they are read.
 
@@ -89,9 +93,11 @@ def load_llm(
     _check_causal(source, config)
     refuse_quantised(source, config)
     tokenizer = load_tokenizer(source)
+    give_template(tokenizer, chat_template)
     if not tokenizer.chat_template:
         raise InputError(
-            f"llm {source}: its tokenizer has no chat template; put a chat_template.jinja beside it"
+            f"llm {source}: its tokenizer has no chat template; give one with --chat-template, "
+            "such as vicuna"
         )
     _ensure_pad(source, tokenizer)
     how = bits.loading(dtype, device) if four_bit else {}

@@ -33,6 +33,7 @@ from vtc.tables.atomic import replacing_folder
 from vtc.tables.write import write_rows
 
 COMPRESSOR_WEIGHTS = "compressor.safetensors"
+CHAT_TEMPLATE = "chat_template.jinja"
 Stage = Literal["projector", "finetune"]
 Weights = Literal["compressor", "adapter", "full"]
 
@@ -192,7 +193,10 @@ def _load_on_base(
     encoder: Encoder | None,
     llm: Llm | None,
 ) -> tuple[VtcForConditionalGeneration, VtcProcessor]:
-    """The backbones, or the whole run, that a run stands on, with the run's own compressor."""
+    """The backbones, or the whole run, that a run stands on, with the run's own compressor.
+
+    Images and prompts are made as this run's folder says, whatever it stands on.
+    """
     if manifest.get("base"):
         model, processor = _load_full_run(Path(locate(manifest["base"], folder)), how)
     else:
@@ -210,7 +214,19 @@ def _load_on_base(
     except (OSError, SafetensorError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise InputError(f"run {folder}: {COMPRESSOR_WEIGHTS} is damaged ({first})") from None
+    _as_saved(processor, folder)
     return model, processor
+
+
+def _as_saved(processor: VtcProcessor, folder: Path) -> None:
+    """Make images and prompts as the processor's files in `folder` say."""
+    settings, _ = VtcProcessor.get_processor_dict(str(folder))
+    template = folder / CHAT_TEMPLATE
+    processor.set_up(
+        query_position=settings.get("query_position", "after"),
+        chat_template=str(template) if template.is_file() else None,
+    )
+    processor.image_processor = load_image_processor(folder)
 
 
 def _llm_of(given: Llm | None, entry: dict[str, Any], folder: Path, how: _How) -> Llm:
@@ -219,7 +235,14 @@ def _llm_of(given: Llm | None, entry: dict[str, Any], folder: Path, how: _How) -
     if isinstance(found, Llm) and bits.is_four_bit(found.model) == how.four_bit:
         return found
     place = locate(entry, folder)
-    return load_llm(place, how.dtype, four_bit=how.four_bit, device=how.device)
+    template = folder / CHAT_TEMPLATE
+    return load_llm(
+        place,
+        how.dtype,
+        four_bit=how.four_bit,
+        device=how.device,
+        chat_template=str(template) if template.is_file() else None,
+    )
 
 
 def _given_or_place(given: Any, entry: dict[str, Any], folder: Path) -> Any:

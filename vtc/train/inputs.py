@@ -41,7 +41,7 @@ class Inputs:
         Raises InputError for a sample without supervised tokens or a cache that does not fit.
         """
         return Collator(
-            self.dataset(processor.tokenizer),
+            self.dataset(processor),
             model.compressor.visual_tokens,
             processor.tokenizer.pad_token_id,
             self.images(model, processor, encoder),
@@ -59,11 +59,20 @@ class Inputs:
         rows = align_rows(self.samples.rows, processor.tokenizer, n_visual)
         return AlignCollator(InMemory(rows), self.images(model, processor, encoder), n_visual)
 
-    def dataset(self, tokenizer: Any) -> InMemory[TokenisedRow]:
-        """All samples tokenised; models with equal tokenizers share it."""
-        key = _tokenizer_key(tokenizer)
+    def dataset(self, processor: Any) -> InMemory[TokenisedRow]:
+        """All samples tokenised; models with equal tokenizers and prompts share it.
+
+        Raises InputError for independent turns behind which the image would stand.
+        """
+        position = processor.query_position
+        if position == "before" and self.settings.turns == "independent":
+            raise InputError(
+                "--turns independent shares the image before the questions; use --query-position "
+                "after, or --turns dialogue"
+            )
+        key = _tokenizer_key(processor.tokenizer) + position
         if key not in self._tokens:
-            encoder = TurnEncoder(tokenizer, self.settings.template)
+            encoder = TurnEncoder(processor.tokenizer, self.settings.template, position)
             self._tokens[key] = tokenise(self.samples.rows, encoder, self.settings.turns)
         return self._tokens[key]
 
@@ -72,7 +81,7 @@ class Inputs:
     ) -> ImageSource:
         """Where this model's images come from: the cache, memory, or the files themselves."""
         levels = model.compressor.request.levels
-        key = (encoder.fingerprint, levels)
+        key = (encoder.fingerprint, preprocessing_hash(processor.image_processor), levels)
         if key not in self._images:
             self._images[key] = self._open_images(model, processor, encoder, levels)
         source = self._images[key]

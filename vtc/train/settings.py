@@ -9,6 +9,8 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from vtc.data.image_modes import ImageMode
+from vtc.data.image_places import QueryPosition
 from vtc.data.packing import Turns
 from vtc.data.templates import TemplateName
 from vtc.errors import InputError
@@ -62,6 +64,9 @@ class StageSettings:
     batch_size: int
     accumulate: int
     template: TemplateName
+    chat_template: str | None = None
+    image_mode: ImageMode | None = None
+    query_position: QueryPosition | None = None
     objective: Objective = "lm"
     method: Method = "full"
     epochs: float = 1.0
