@@ -33,6 +33,13 @@ def stage_options(*, lr: float, batch_size: int, accumulate: int, template: str)
             default=template,
             help="plain: image, caption, newline. chat: the LLM's chat template.",
         ),
+        options.chat_template,
+        options.image_mode("the run's or the encoder's own"),
+        click.option(
+            "--query-position",
+            type=click.Choice(["after", "before"]),
+            help="Side of the image on which questions stand. [default: the run's, else after]",
+        ),
         option("--max-length", default=2048, help="Tokens of a sample that are kept."),
         option(
             "--dtype",
