@@ -166,8 +166,8 @@ def load_run(
         if merge and how.four_bit:
             model = bits.dequantise(model, dtype)
         model = adapters.attach(model, folder, merge)
-    return Run(
     check_shapes(model, manifest, folder)
+    return Run(
         folder,
         manifest,
         model.to(device).eval(),  # type: ignore[arg-type]
