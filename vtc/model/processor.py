@@ -44,7 +44,6 @@ class VtcProcessor(ProcessorMixin):
         """The text that stands for one image: V image tokens."""
         return self.image_token * self.visual_tokens
 
-
     def set_up(
         self,
         image_mode: ImageMode | None = None,
