@@ -1,5 +1,6 @@
 """What the model reads of an image: pixels, or features of the frozen encoder kept at hand."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor
 from vtc.data.features import LevelReader
 from vtc.data.images import open_image
 from vtc.model.modeling import VtcForConditionalGeneration
+from vtc.model.tower import patch_states
 
 
 class Pixels:
@@ -34,6 +36,54 @@ class CachedLevels:
     def __call__(self, paths: Sequence[str]) -> dict[str, Tensor]:
         """`vision_levels` [n_images, n_levels, N, D]."""
         return {"vision_levels": self.reader(paths)}
+
+
+class SharedEncoder:
+    """The frozen encoder's pass over a batch's images, made once for several trainings.
+
+    They ask for the same images one after the other (`take_turns` lets the next one come), so only
+    the last few batches are kept. One that is elsewhere in the data is served all the same.
+    """
+
+    KEPT = 4
+
+    def __init__(
+        self,
+        model: VtcForConditionalGeneration,
+        pixels: Pixels,
+        levels: Sequence[int],
+        take_turns: Callable[[], object] = lambda: None,
+    ):
+        self.model = model
+        self.pixels = pixels
+        self.levels = tuple(levels)
+        self.take_turns = take_turns
+        self._batches: OrderedDict[tuple[str, ...], Tensor] = OrderedDict()
+
+    def reader(self, levels: Sequence[int]) -> Callable[[Sequence[str]], dict[str, Tensor]]:
+        """What gives these levels of images: `vision_levels` [n_images, n_levels, N, D]."""
+        picked = [self.levels.index(level) for level in levels]
+        whole = picked == list(range(len(self.levels)))
+
+        def read(paths: Sequence[str]) -> dict[str, Tensor]:
+            self.take_turns()
+            features = self._features(tuple(paths))
+            return {"vision_levels": features if whole else features[:, picked]}
+
+        return read
+
+    @torch.no_grad()
+    def _features(self, paths: tuple[str, ...]) -> Tensor:
+        if paths not in self._batches:
+            tower: Any = self.model.model.vision_tower
+            weight = next(tower.parameters())
+            values = self.pixels(paths)["pixel_values"].to(weight.device, weight.dtype)
+            states = patch_states(tower, values, self.levels, self.model.model.grid)  # type: ignore[arg-type]
+            stacked = torch.stack([states[level] for level in self.levels], dim=1)
+            self._batches[paths] = stacked.cpu()
+            while len(self._batches) > self.KEPT:
+                self._batches.popitem(last=False)
+        return self._batches[paths]
 
 
 class MemoryLevels:

@@ -12,11 +12,13 @@ from vtc.data.features import FeatureStore, LevelReader, preprocessing_hash
 from vtc.data.labels import TurnEncoder
 from vtc.data.samples import Samples
 from vtc.errors import InputError
+from vtc.model.assemble import Assembled
 from vtc.model.encode import MEMORY_LIMIT, image_bytes
 from vtc.model.modeling import VtcForConditionalGeneration
 from vtc.model.sources import EncoderSource
 from vtc.train.align import AlignCollator, align_rows
-from vtc.train.image_sources import CachedLevels, Pixels, encode_in_memory
+from vtc.train.image_sources import CachedLevels, Pixels, SharedEncoder, encode_in_memory
+from vtc.train.relay import Relay
 from vtc.train.settings import StageSettings
 
 Say = Callable[[str], object]
@@ -80,14 +82,32 @@ class Inputs:
         self, model: VtcForConditionalGeneration, processor: Any, encoder: EncoderSource
     ) -> ImageSource:
         """Where this model's images come from: the cache, memory, or the files themselves."""
-        levels = model.compressor.request.levels
-        key = (encoder.fingerprint, preprocessing_hash(processor.image_processor), levels)
+        key = _image_key(model, processor, encoder)
         if key not in self._images:
-            self._images[key] = self._open_images(model, processor, encoder, levels)
+            self._images[key] = self._open_images(model, processor, encoder, key[-1])
         source = self._images[key]
         if isinstance(source, CachedLevels):
             _check_pooling(source.reader.store, model)
         return source
+
+    def share_encoder(self, models: Sequence[Assembled], relay: Relay) -> bool:
+        """Let several models with one encoder read each batch of images from one pass of it.
+
+        They must be trained in the turns of `relay`. False, and nothing is changed, where the
+        features are at hand as it is, or there is but one model.
+        """
+        asked = [(one.model, one.processor, one.encoder) for one in models]
+        sources = [self.images(*ask) for ask in asked]
+        if len(models) < 2 or not all(isinstance(source, Pixels) for source in sources):
+            return False
+        levels = [one.model.compressor.request.levels for one in models]
+        union = sorted({level for some in levels for level in some})
+        pixels: Any = sources[0]
+        shared = SharedEncoder(models[0].model, pixels, union, relay.pass_on)
+        for ask, some in zip(asked, levels, strict=True):
+            self._images[_image_key(*ask)] = shared.reader(some)
+        self.say(f"each batch is encoded once for {len(models)} runs")
+        return True
 
     def _open_images(
         self,
@@ -129,6 +149,12 @@ class Inputs:
             raise InputError(f"features {folder} lack image {absent}; encode these samples along")
         store.check_images(self.samples.image_root, list(images))
         return store.reader(levels)
+
+
+def _image_key(model: VtcForConditionalGeneration, processor: Any, encoder: EncoderSource) -> tuple:
+    """What two models must have in common to read the same features."""
+    preprocessing = preprocessing_hash(processor.image_processor)
+    return encoder.fingerprint, preprocessing, model.compressor.request.levels
 
 
 def _check_pooling(store: FeatureStore, model: VtcForConditionalGeneration) -> None:

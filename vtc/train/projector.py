@@ -18,8 +18,10 @@ from vtc.train.inputs import Inputs, Say
 from vtc.train.jobs import ProjectorJob
 from vtc.train.log import Advance
 from vtc.train.places import Place, identity
-from vtc.train.processes import join
+from vtc.train.processes import join, n_processes
+from vtc.train.relay import Relay
 from vtc.train.stages import freeze_all_but_compressor, weight_dtype, what_trains
+from vtc.train.stopping import Stop, stop_signals
 from vtc.train.trainer import fit_model
 
 
@@ -33,9 +35,10 @@ def train_projectors(
 ) -> list[Path]:
     """Train one compressor for each V and save each as a run folder; the folders, in order.
 
-    Encoder and LLM are loaded once and shared; every V sees the same batches. Resuming passes over
-    the runs that are finished. Raises InputError before any training for a folder that exists or
-    that another process trains, an unfit backbone, or a V that the compressor does not support.
+    Encoder and LLM are loaded once and shared; every V sees the same batches. Where the features do
+    not fit in memory all V train side by side, so that a batch is encoded once. Resuming passes
+    over the runs that are finished. Raises InputError before any training for a folder that exists
+    or that another process trains, an unfit backbone, or a V that the compressor does not support.
     """
     job.refuse_existing()
     _check_images(inputs.samples.rows)
@@ -47,17 +50,43 @@ def train_projectors(
         for place in todo.values():
             place.start()
         built = _assemble_all(job, inputs, list(todo)) if todo else []
-        for one in built:
-            place = todo[one.model.compressor.visual_tokens]
-            save = partial(_save, one, inputs.settings.seed, footer, job.force)
-            place.try_save(save)
-            freeze_all_but_compressor(one.model)
-            say(f"V = {one.model.compressor.visual_tokens}: {what_trains(one.model)}")
-            log = _train(one, inputs, place, job.report_to, advance)
-            place.finish(partial(save, log=log))
-            last = log[-1]
-            say(f"wrote {place.run} (loss {last['loss']:.4f} after {last['step']} steps)")
+        with stop_signals(say) as stop:
+            works = [
+                partial(
+                    _make, one, todo[one.model.compressor.visual_tokens], job, inputs, footer,
+                    say=say, advance=advance, stop=stop,
+                )
+                for one in built
+            ]  # fmt: skip
+            relay = Relay()
+            if n_processes() == 1 and inputs.share_encoder(built, relay):
+                relay.run(works)
+            else:
+                for work in works:
+                    work()
     return job.folders
+
+
+def _make(
+    one: Assembled,
+    place: Place,
+    job: ProjectorJob,
+    inputs: Inputs,
+    footer: dict[str, Any] | None,
+    *,
+    say: Say,
+    advance: Advance,
+    stop: Stop,
+) -> None:
+    """Train one compressor and save its run."""
+    save = partial(_save, one, inputs.settings.seed, footer, job.force)
+    place.try_save(save)
+    freeze_all_but_compressor(one.model)
+    say(f"V = {one.model.compressor.visual_tokens}: {what_trains(one.model)}")
+    log = _train(one, inputs, place, job.report_to, advance, stop)
+    place.finish(partial(save, log=log))
+    last = log[-1]
+    say(f"wrote {place.run} (loss {last['loss']:.4f} after {last['step']} steps)")
 
 
 def _places(
@@ -129,7 +158,12 @@ def _assemble_all(
 
 
 def _train(
-    one: Assembled, inputs: Inputs, place: Place, report_to: str | None, advance: Advance
+    one: Assembled,
+    inputs: Inputs,
+    place: Place,
+    report_to: str | None,
+    advance: Advance,
+    stop: Stop,
 ) -> list[dict[str, Any]]:
     settings = inputs.settings
     how: dict[str, Any] = {
@@ -137,6 +171,7 @@ def _train(
         "report_to": report_to,
         "say": place.say,
         "advance": advance,
+        "stop": stop,
     }
     if settings.objective == "align":
         collator = inputs.align_collator(one.model, one.processor, one.encoder)

@@ -3,7 +3,7 @@
 import gc
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +200,7 @@ def fit_model(
     report_to: str | None = None,
     say: Callable[[str], object] = lambda line: None,
     advance: Advance = lambda n, words="": None,
+    stop: Stop | None = None,
     trainer_class: type[VtcTrainer] = VtcTrainer,
     **trainer_settings: Any,
 ) -> list[Row]:
@@ -209,11 +210,12 @@ def fit_model(
     process did before. With `checkpoints` the training is saved as they say, and where they say
     so goes on from the newest: it then ends as if it had never stopped, bit for bit on a CPU.
     `run` is where the run will stand: what a failed training leaves is beside it, under its name.
+    `stop` is the caller's, where it listens for signals itself.
 
     Raises VtcError when a loss is no longer a number, Interrupted when a signal came.
     """
     set_seed(settings.seed)
-    with stop_signals(say) as stop:
+    with stop_signals(say) if stop is None else nullcontext(stop) as stop:
         log, epochs = LogRows(advance), Epochs()
         watch = Watch(settings, stop, run.with_name(f"{run.name}.fault.json"))
         trainer = trainer_class(

@@ -1,0 +1,154 @@
+"""The encoder runs once: runs side by side share its pass, and end as each would alone."""
+
+import random
+
+import pytest
+import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
+from train_samples import read
+from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings
+
+from vtc.errors import Interrupted
+from vtc.model.backbones import load_encoder
+from vtc.model.encode import layout_of, write_encoded
+from vtc.tables.read import read_rows
+from vtc.train import inputs as inputs_module
+from vtc.train.inputs import Inputs
+from vtc.train.jobs import ProjectorJob
+from vtc.train.projector import train_projectors
+from vtc.train.relay import Relay
+from vtc.train.settings import PROJECTOR
+
+QUICK = PROJECTOR.with_(batch_size=4, accumulate=2, max_steps=3, log_every=1, length_bucket=2)
+
+
+class Passes:
+    """Counts the images that any encoder's embeddings see."""
+
+    def __init__(self):
+        self.images = 0
+
+    def __enter__(self):
+        def count(module, args):
+            if isinstance(module, CLIPVisionEmbeddings):
+                self.images += len(args[0])
+
+        self.handle = register_module_forward_pre_hook(count)
+        return self
+
+    def __exit__(self, *_):
+        self.handle.remove()
+
+
+def train(world, samples, visual_tokens, out, settings=QUICK, **more):
+    job = ProjectorJob(str(world.encoder), str(world.qwen), "tokenpacker", visual_tokens, out)
+    said = []
+    with Passes() as passes:
+        train_projectors(job, Inputs(samples, settings, say=said.append, **more))
+    runs = [out / f"tokenpacker-v{v}" for v in visual_tokens]
+    return runs, passes.images, said
+
+
+def weights(run):
+    return (run / "compressor.safetensors").read_bytes()
+
+
+def losses(run):
+    log = read_rows(run / "train_log.parquet").rows
+    return [(row["step"], row["loss"], row["grad_norm"], row["samples_seen"]) for row in log]
+
+
+@pytest.fixture
+def no_memory(monkeypatch):
+    """Features that are never kept."""
+    monkeypatch.setattr(inputs_module, "MEMORY_LIMIT", 0)
+
+
+def test_side_by_side_is_as_one_by_one_and_encodes_once(tiny_world, tmp_path, no_memory):
+    samples = read(tmp_path, tiny_world)
+    together, images, said = train(tiny_world, samples, (1, 4, 9), tmp_path / "a")
+    assert any("each batch is encoded once for 3 runs" in line for line in said)
+    probes = 3  # `assemble` looks at a blank image, once a model.
+    assert images == 3 * 2 * 4 + probes
+    for run in together:
+        alone, images, _ = train(
+            tiny_world, samples, (int(run.name.split("-v")[1]),), tmp_path / "b"
+        )
+        assert images == 3 * 2 * 4 + 1
+        assert weights(run) == weights(alone[0])
+        assert losses(run) == losses(alone[0])
+        assert len(losses(run)) == 3
+
+
+def test_a_cache_or_memory_gives_the_same_weights(tiny_world, tmp_path, monkeypatch):
+    samples = read(tmp_path, tiny_world)
+    in_memory, images, _ = train(tiny_world, samples, (4,), tmp_path / "memory")
+    assert images == 6 + 1
+    monkeypatch.setattr(inputs_module, "MEMORY_LIMIT", 0)
+    live, images, _ = train(tiny_world, samples, (4,), tmp_path / "live")
+    assert images == 3 * 2 * 4 + 1
+    encoder = load_encoder(tiny_world.encoder)
+    for dtype in ("fp32", "bf16"):
+        layout = layout_of(encoder, [2, 3], dtype)
+        names = list(tiny_world.image_names)
+        write_encoded(tmp_path / dtype, encoder, tiny_world.images, names, layout)
+    cached, images, _ = train(
+        tiny_world, samples, (4,), tmp_path / "cached", features=tmp_path / "fp32"
+    )
+    assert images == 1
+    for run in (in_memory[0], cached[0]):
+        for (_, loss, _, _), (_, other, _, _) in zip(losses(run), losses(live[0]), strict=True):
+            assert loss == pytest.approx(other, abs=1e-6)
+    half, _, _ = train(tiny_world, samples, (4,), tmp_path / "half", features=tmp_path / "bf16")
+    for (_, loss, _, _), (_, other, _, _) in zip(losses(half[0]), losses(live[0]), strict=True):
+        assert loss == pytest.approx(other, rel=0.02)
+
+
+def test_turns_are_taken_in_order_and_chance_is_ones_own():
+    relay, order = Relay(), []
+
+    def work(name, n_turns):
+        random.seed(0)
+        torch.manual_seed(0)
+        drawn = []
+        for _ in range(n_turns):
+            order.append(name)
+            drawn.append((random.random(), float(torch.rand(()))))
+            relay.pass_on()
+        return drawn
+
+    first, second = relay.run([lambda: work("a", 3), lambda: work("b", 5)])
+    assert "".join(order) == "abababbb"
+    assert first == second[:3]
+    assert len(set(second)) == 5
+
+
+def test_a_failure_stops_all_and_is_the_one_reported():
+    relay, turns = Relay(), []
+
+    def fails():
+        relay.pass_on()
+        raise ValueError("the cause")
+
+    def goes_on():
+        for turn in range(100):
+            turns.append(turn)
+            relay.pass_on()
+
+    with pytest.raises(ValueError, match="the cause"):
+        relay.run([fails, goes_on])
+    assert len(turns) < 5
+
+
+def test_one_that_was_told_to_stop_lets_the_others_come_to_their_stop():
+    relay, stopped = Relay(), []
+
+    def stops(name, turns):
+        for _ in range(turns):
+            relay.pass_on()
+        stopped.append(name)
+        raise Interrupted("stopped", 143)
+
+    with pytest.raises(Interrupted):
+        relay.run([lambda: stops("a", 1), lambda: stops("b", 4)])
+    assert stopped == ["a", "b"]
