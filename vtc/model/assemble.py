@@ -15,7 +15,7 @@ from vtc.model.four_bit import mark_as
 from vtc.model.modeling import VtcForConditionalGeneration, build_compressor
 from vtc.model.processor import VtcProcessor
 from vtc.model.sources import EncoderSource, LlmSource
-from vtc.model.tower import grid_of, has_class_token
+from vtc.model.tower import class_tokens, grid_of
 
 
 @dataclass
@@ -74,9 +74,7 @@ def _config(
         compressor=compressor,
         compressor_settings=dict(settings) if settings else None,
         visual_tokens=grid[0] * grid[1] if visual_tokens is None else visual_tokens,
-        vision_feature_select_strategy=(
-            "default" if has_class_token(vision.tower, grid) else "full"
-        ),
+        vision_feature_select_strategy=("default" if class_tokens(vision.tower, grid) else "full"),
         tie_word_embeddings=text.model.config.tie_word_embeddings,
         dtype=module_dtype(text.model),
     )

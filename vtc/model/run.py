@@ -89,11 +89,29 @@ def save_run(
         "encoder": manifest_entry(encoder, folder),
         "llm": manifest_entry(llm, folder),
         "base": folder_entry(base, folder) if base else None,
-        "seed": seed,
         "shapes": shapes_of(core),
+        "seed": seed,
         "parent": parent,
         "footer": dict(footer or {}),
     }
+    return write_run(folder, model, processor, manifest, train_log, force=force)
+
+
+def write_run(
+    folder: str | Path,
+    model: Any,
+    processor: VtcProcessor,
+    manifest: Mapping[str, Any],
+    train_log: Sequence[dict[str, Any]] = (),
+    *,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Write a run folder of a given manifest, whole or not at all; the manifest with its files.
+
+    `manifest["weights"]` says what of the model is saved. Raises InputError as `save_run`.
+    """
+    weights, footer = manifest["weights"], manifest["footer"]
+    core = model.get_base_model() if weights == "adapter" else model
     with replacing_folder(folder, force) as staging:
         if weights == "full":
             model.save_pretrained(staging)
@@ -105,9 +123,9 @@ def save_run(
             adapters.save_adapter(model, staging)
         processor.save_pretrained(staging)
         write_rows(list(train_log), specs.TRAIN_LOG, staging / "train_log.parquet", footer=footer)
-        manifest["files"] = hashes_of(staging)
-        write_manifest(manifest, staging)
-    return manifest
+        whole = {**manifest, "files": hashes_of(staging)}
+        write_manifest(whole, staging)
+    return whole
 
 
 def _origin_hash(
@@ -155,8 +173,8 @@ def load_run(
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    how = _How(dtype, device, four_bit or manifest.get("quantisation") == "nf4")
     check_hashes(manifest, folder)
+    how = _How(dtype, device, four_bit or manifest.get("quantisation") == "nf4")
     if manifest["weights"] == "full":
         model, processor = _load_full_run(folder, how)
     else:

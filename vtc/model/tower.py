@@ -89,8 +89,8 @@ def _layers(tower: nn.Module, depth: int) -> nn.ModuleList | None:
     return None
 
 
-def has_class_token(tower: nn.Module, grid: Grid) -> bool:
-    """Whether the encoder puts any token before its patches; runs the embeddings once."""
+def class_tokens(tower: nn.Module, grid: Grid) -> int:
+    """How many tokens the encoder puts before its patches; runs the embeddings once."""
     config: Any = tower.config
     weight = next(tower.parameters())
     size = [int(side) for side in _pair(config.image_size)]
@@ -98,7 +98,7 @@ def has_class_token(tower: nn.Module, grid: Grid) -> bool:
     blank = torch.zeros(1, channels, *size, device=weight.device, dtype=weight.dtype)
     with torch.no_grad():
         state = _hidden_states(tower, blank, [0])[0]
-    return state.shape[1] > grid[0] * grid[1]
+    return state.shape[1] - grid[0] * grid[1]
 
 
 def _pair(size: Any) -> tuple[int, int]:
