@@ -3,6 +3,7 @@
 from vtc.commands.check_data import check_data
 from vtc.commands.encode import encode
 from vtc.commands.evaluate import evaluate
+from vtc.commands.export import export
 from vtc.commands.finetune import finetune
 from vtc.commands.fit import fit
 from vtc.commands.lab import lab
@@ -18,6 +19,7 @@ COMMANDS: tuple = (
     encode,
     train_projector,
     finetune,
+    export,
     evaluate,
     score,
     show,
