@@ -99,7 +99,7 @@ def load_llm(
             f"llm {source}: its tokenizer has no chat template; give one with --chat-template, "
             "such as vicuna"
         )
-    _ensure_pad(source, tokenizer)
+    ensure_pad(source, tokenizer)
     how = bits.loading(dtype, device) if four_bit else {}
     model = bits.settle(_load_whole(source, AutoModelForCausalLM, dtype=dtype, **how))
     if not hasattr(model.base_model, "embed_tokens"):
@@ -114,7 +114,7 @@ def load_llm(
             "Llava has no place; use a Llama, Qwen, Mistral, Gemma or similar model"
         )
     described = llm_source(source, model)
-    _ensure_rows(model, len(tokenizer))
+    ensure_rows(model, len(tokenizer))
     return Llm(described, model, tokenizer)
 
 
@@ -146,7 +146,7 @@ def _load_whole(source: str | Path, kind: Any, needed: str = "", **kwargs: Any) 
     return model
 
 
-def _ensure_rows(model: Any, n_tokens: int) -> None:
+def ensure_rows(model: Any, n_tokens: int) -> None:
     """Give every token an embedding row; new ones are the mean of the old, the same each time."""
     n_rows = model.get_input_embeddings().num_embeddings
     if n_tokens <= n_rows:
@@ -177,8 +177,11 @@ def refuse_quantised(source: str | Path, config: Any) -> None:
     )
 
 
-def _ensure_pad(source: str | Path, tokenizer: Any) -> None:
-    """Padding is always masked, so the end token may stand in where there is no pad token."""
+def ensure_pad(source: str | Path, tokenizer: Any) -> None:
+    """Padding is always masked, so the end token may stand in where there is no pad token.
+
+    Raises InputError if there is neither.
+    """
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise InputError(f"llm {source}: its tokenizer has neither a pad nor an end token")

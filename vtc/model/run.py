@@ -34,7 +34,7 @@ from vtc.tables.write import write_rows
 
 COMPRESSOR_WEIGHTS = "compressor.safetensors"
 CHAT_TEMPLATE = "chat_template.jinja"
-Stage = Literal["projector", "finetune"]
+Stage = Literal["projector", "finetune", "import"]
 Weights = Literal["compressor", "adapter", "full"]
 
 
@@ -59,7 +59,7 @@ def save_run(
     llm: LlmSource,
     stage: Stage,
     weights: Weights,
-    seed: int,
+    seed: int | None,
     parent: str | None = None,
     base: Path | None = None,
     train_log: Sequence[dict[str, Any]] = (),
@@ -78,7 +78,8 @@ def save_run(
     """
     folder = Path(folder)
     core = model.get_base_model() if weights == "adapter" else model
-    name = f"{llm.name}-{core.config.compressor}-v{core.compressor.visual_tokens}-{stage}-s{seed}"
+    name = f"{llm.name}-{core.config.compressor}-v{core.compressor.visual_tokens}-{stage}"
+    name += "" if seed is None else f"-s{seed}"
     manifest = {
         "run_id": f"{name}-{_origin_hash(core.config, encoder, llm, parent, footer)}",
         "stage": stage,

@@ -47,16 +47,18 @@ def encoder_source(source: str | Path) -> EncoderSource:
     return EncoderSource(_name(source), _place(source), fingerprint(source), _revision(source))
 
 
-def llm_source(source: str | Path, llm: nn.Module) -> LlmSource:
-    """Describe an LLM, already loaded, and its folder or hub id.
+def llm_source(source: str | Path, llm: nn.Module, *, name: str | None = None) -> LlmSource:
+    """Describe an LLM, already loaded, and its folder or hub id; of a Llava, its LLM alone.
+
+    `name` takes the place of the folder's or the id's.
 
     The nominal count is the catalog's figure for that name, else `n_params_nominal` of its
     config.json, else its total. The family is the catalog's, else the config's `family`, else its
     model type.
     """
-    name, config = _name(source), llm.config
+    name, config = name or _name(source), llm.config.get_text_config()  # type: ignore[union-attr, operator]
     known = find(name)
-    total = sum(weight.numel() for weight in llm.parameters())
+    total = sum(weight.numel() for weight in _llm_weights(llm))
     nominal = known.n_params if known else getattr(config, "n_params_nominal", None)
     family = known.family if known else getattr(config, "family", None)
     return LlmSource(
@@ -105,16 +107,17 @@ def model_folder(source: str | Path) -> Path:
     return Path(str(config)).parent
 
 
-def hub_folder(name: str, revision: str | None = None) -> Path:
+def hub_folder(name: str, revision: str | None = None, *, pickles: bool = True) -> Path:
     """The folder of a hub repository's files at a revision, fetched where they are not at hand.
 
-    Raises InputError if the hub has none, or cannot be reached.
+    Weights are safetensors, or with `pickles` .bin where there are none. Raises InputError if the
+    hub has none, or cannot be reached.
     """
     from huggingface_hub import snapshot_download
 
     files = ["*.json", "*.txt", "*.jinja", "*.model", "*.parquet"]
     try:
-        for weights in (["*.safetensors"], ["*.bin"]):
+        for weights in (["*.safetensors"], ["*.bin"])[: 2 if pickles else 1]:
             folder = Path(
                 snapshot_download(
                     name, revision=revision, allow_patterns=[*files, *weights],
@@ -125,7 +128,8 @@ def hub_folder(name: str, revision: str | None = None) -> Path:
                 return folder
     except (OSError, ValueError) as error:
         raise InputError(missing(name, error)) from None
-    raise InputError(f"model {name}: the hub's files hold no weights")
+    way = "" if pickles else " in safetensors; --allow-bin opens pickles as tensors alone"
+    raise InputError(f"model {name}: the hub's files hold no weights{way}")
 
 
 def missing(source: str | Path, error: Exception) -> str:
@@ -202,6 +206,13 @@ def _model_files(folder: Path) -> Iterator[Path]:
         if found:
             yield from found
             return
+
+
+def _llm_weights(llm: Any) -> Iterator[nn.Parameter]:
+    """The weights of an LLM, or of the one in a Llava, each once."""
+    inside = getattr(getattr(llm, "model", None), "language_model", None)
+    parts = (llm,) if inside is None else (inside, llm.lm_head)
+    yield from {id(w): w for part in parts for w in part.parameters()}.values()
 
 
 def _embedding_params(llm: Any) -> int:

@@ -1,0 +1,84 @@
+"""The tensors of a foreign checkpoint folder: safetensors, or pickles if they are allowed."""
+
+import pickle
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from vtc.errors import InputError
+
+_SHOWN = 5
+
+
+def read_tensors(folder: Path, allow_bin: bool) -> dict[str, Tensor]:
+    """All tensors of a checkpoint's weight files, by name, on the CPU.
+
+    `.bin` files are pickles: they open only with `allow_bin`, and then by torch's reader of
+    tensors alone. Raises InputError if there are no weights, none that may be opened, or damaged
+    ones.
+    """
+    tensors: dict[str, Tensor] = {}
+    for file in weight_files(folder, allow_bin):
+        tensors.update(_read(file))
+    return tensors
+
+
+def weight_files(folder: Path, allow_bin: bool) -> list[Path]:
+    """The weight files of a checkpoint; raises InputError if there are none that may be opened."""
+    safe = sorted(folder.glob("*.safetensors"))
+    pickles = sorted(folder.glob("pytorch_model*.bin"))
+    if safe or (pickles and allow_bin):
+        return safe or pickles
+    if pickles:
+        raise InputError(
+            f"{folder} has its weights in {pickles[0].name}, a pickle, which may hold programs; "
+            "--allow-bin opens it as tensors alone"
+        )
+    raise InputError(f"{folder} holds no weights (*.safetensors, pytorch_model*.bin)")
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        return torch.load(
+            file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file)
+        )
+    except pickle.UnpicklingError:
+        raise InputError(f"{file} holds more than tensors; it stays shut") from None
+    except (OSError, RuntimeError, SafetensorError, EOFError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{file} is damaged ({first})") from None
+
+
+def check_fit(found: Mapping[str, Any], wanted: Mapping[str, Any], source: object) -> None:
+    """Raise InputError, listing them, for tensors that are missing, mis-shaped or unknown.
+
+    `found` and `wanted` map names to tensors, of which the shapes are compared.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
+    wrong = [
+        f"{name} {list(tensor.shape)} instead of {list(shapes[name])}"
+        for name, tensor in found.items()
+        if name in shapes and tuple(tensor.shape) != shapes[name]
+    ]
+    faults = {
+        "missing": [name for name in wanted if name not in found],
+        "of another shape": wrong,
+        "unknown": [name for name in found if name not in wanted],
+    }
+    said = [f"{what}: {', '.join(_some(names))}" for what, names in faults.items() if names]
+    if said:
+        raise InputError(f"{source} does not fit its config.json; {'; '.join(said)}")
+
+
+def _some(names: list[str]) -> Iterator[str]:
+    yield from names[:_SHOWN]
+    if len(names) > _SHOWN:
+        yield f"and {len(names) - _SHOWN} more"
