@@ -2,11 +2,11 @@
 
 from vtc.commands.check_data import check_data
 from vtc.commands.encode import encode
+from vtc.commands.estimate import estimate
 from vtc.commands.evaluate import evaluate
 from vtc.commands.export import export
 from vtc.commands.finetune import finetune
 from vtc.commands.fit import fit
-from vtc.commands.import_model import import_model
 from vtc.commands.lab import lab
 from vtc.commands.plot import plot
 from vtc.commands.recommend import recommend
@@ -18,9 +18,9 @@ COMMANDS: tuple = (
     lab,
     check_data,
     encode,
+    estimate,
     train_projector,
     finetune,
-    import_model,
     export,
     evaluate,
     score,

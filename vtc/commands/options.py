@@ -31,7 +31,10 @@ def output(function: Callable) -> Callable:
 
 
 def config(function: Callable) -> Callable:
-    """Add `--config FILE.toml`: settings named as the flags; the command line wins over them."""
+    """Add `--config FILE.toml`: settings named as the flags; the command line wins over them.
+
+    A recipe holds a table for each of several commands; a command takes its own.
+    """
     return click.option(
         "--config",
         type=click.Path(dir_okay=False),
@@ -177,6 +180,7 @@ def _load_config(ctx: click.Context, param: click.Parameter, value: str | None) 
         raise InputError(f"--config {value} does not exist") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"--config {value} is not valid TOML: {error}") from None
+    settings = _of_command(settings, ctx.command.name or "", value)
     settings = {key.replace("-", "_"): setting for key, setting in settings.items()}
     known = {
         _flag(option): option.name
@@ -190,6 +194,16 @@ def _load_config(ctx: click.Context, param: click.Parameter, value: str | None) 
         **(ctx.default_map or {}),
         **{known[key]: setting for key, setting in settings.items()},
     }
+
+
+def _of_command(settings: dict[str, Any], command: str, file: str) -> dict[str, Any]:
+    """The settings of one command: of a recipe with a table a command, its table; else all."""
+    if not any(isinstance(setting, dict) for setting in settings.values()):
+        return settings
+    own = settings.get(command)
+    if not isinstance(own, dict):
+        raise InputError(f"--config {file}: has tables, but no [{command}]")
+    return own
 
 
 def _flag(param: click.Option) -> str:

@@ -253,6 +253,48 @@ RECOMMENDATION = Table(
     ),
 )
 
+ESTIMATE = Table(
+    "estimate",
+    1,
+    "what a training will take, from its settings alone, one row a run",
+    (
+        Column("recipe", "string", "file of the recipe", nullable=True),
+        Column("command", "string", "train-projector or finetune"),
+        Column("llm", "string", "LLM, a name or folder"),
+        Column("n_params_total", "int", "parameters of the LLM, embeddings included"),
+        Column("encoder", "string", "vision encoder, a name or folder"),
+        Column("compressor", "string", "token compressor"),
+        Column("visual_tokens", "int", "visual tokens an image", "tokens"),
+        Column("method", "string", "what trains: compressor alone, or full, lora, qlora"),
+        Column("samples", "int", "samples seen in all"),
+        Column("steps", "int", "optimizer steps"),
+        Column("batch_size", "int", "samples a micro-batch"),
+        Column("accumulate", "int", "micro-batches an optimizer step"),
+        Column("tokens", "int", "tokens that enter the LLM in all", "tokens"),
+        Column("flops", "float", "FLOPs truly needed: no recomputation, causal attention", "FLOP"),
+        Column("flops_encoder", "float", "those of the frozen encoder among them", "FLOP"),
+        Column("gpu", "string", "GPU of the catalog the hours are for", nullable=True),
+        Column("mfu", "float", "share of the GPU's peak assumed to be used", "share", True),
+        Column("gpu_hours", "float", "time at that share", "h", nullable=True),
+        Column("memory_weights", "int", "weights of all models", "bytes"),
+        Column("memory_gradients", "int", "gradients of what trains", "bytes"),
+        Column("memory_optimizer", "int", "states of the optimizer on the GPU", "bytes"),
+        Column("memory_activations", "int", "activations of the longest batch", "bytes"),
+        Column("memory_overhead", "int", "CUDA's context and the allocator's slack", "bytes"),
+        Column("memory_peak", "int", "all of these", "bytes"),
+        Column("fits", "bool", "whether the peak fits that GPU", nullable=True),
+        Column(
+            "fitting_batch_size",
+            "int",
+            "largest micro-batch that fits it at the same global batch; empty: none",
+            nullable=True,
+        ),
+        Column("disk_run", "int", "the finished run", "bytes"),
+        Column("disk_checkpoints", "int", "checkpoints while it trains", "bytes"),
+        Column("disk_features", "int", "a feature cache of its images, if one is made", "bytes"),
+    ),
+)
+
 TABLES = (
     SAMPLES,
     REJECTS,
@@ -261,5 +303,6 @@ TABLES = (
     SCORES,
     LAW,
     RECOMMENDATION,
+    ESTIMATE,
 )
 BY_NAME = {table.name: table for table in TABLES}

@@ -1,0 +1,177 @@
+"""`vtc estimate`: what a recipe will take, before anything is downloaded or trained."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from vtc.commands import options
+
+COLUMNS = (
+    *("command", "llm", "method", "visual_tokens", "steps", "batch_size", "tokens"),
+    *("flops", "gpu", "gpu_hours", "memory_gb", "fits", "fitting_batch_size", "disk_gb"),
+)
+
+
+@click.command("estimate")
+@click.argument("recipes", nargs=-1, required=True, type=click.Path())
+@click.option("--gpu", help="GPU, such as rtx4090 or a100-80gb. [default: each recipe's own]")
+@click.option(
+    "--mfu",
+    type=options.Finite(0, 1, min_open=True),
+    default=0.35,
+    show_default=True,
+    help="Share of the GPU's bf16 peak that the FLOPs truly needed reach.",
+)
+@options.output
+def estimate(recipes, gpu, mfu, out, fmt, force) -> None:
+    """State steps, tokens, FLOPs, GPU-hours, peak memory and disk of every run of a recipe.
+
+    RECIPES are TOML files, or folders of them, with the flags of train-projector and finetune, the
+    models and statistics of the data; no model and no data need be there. Memory is that of the
+    longest batch. A stage that several recipes share counts once. Exits with 3 if no run fits.
+
+    \b
+    Example:
+      vtc estimate recipes/paper/lora.toml --gpu rtx4090
+      vtc estimate recipes/paper --format csv > costs.csv
+    """
+    from vtc import console
+    from vtc.catalog import gpus
+    from vtc.cost import job as costs
+    from vtc.cost.recipe import read_recipes
+    from vtc.errors import NoAnswerError
+    from vtc.tables import specs, write
+
+    chosen = write.check_output(out, fmt, force)
+    named = gpus.find(gpu) if gpu else None
+    rows = []
+    for planned in read_recipes(recipes):
+        card = named or (gpus.find(planned.gpu) if planned.gpu else None)
+        rows += [costs.estimate(job, card, mfu) for job in _jobs(planned)]
+    if chosen == "table" and out == "-":
+        console.print_table([_shown(row) for row in rows], COLUMNS)
+    else:
+        options.emit(rows, specs.ESTIMATE, out, fmt, force, footer=_footer(chosen, recipes, mfu))
+    for line in _totals(rows, mfu):
+        console.say(line)
+    if not any(row.get("fits") is not False for row in rows):
+        raise NoAnswerError(
+            f"none of these runs fits {' or '.join(sorted({row['gpu'] for row in rows}))}; "
+            "try a larger --gpu, qlora, or --gradient-checkpointing in the recipe"
+        )
+
+
+def flags_of(command: click.Command, given: dict[str, Any], where: str) -> dict[str, Any]:
+    """All flags of a training command, those of a recipe over its defaults, by parameter name.
+
+    Raises InputError naming `where` for a key that is no flag, or a value that is none of it.
+    """
+    from vtc.errors import InputError
+
+    # Defaults alone: what is required may be missing.
+    context = command.make_context(command.name, [], resilient_parsing=True)
+    known = {option.lstrip("-"): param for param in command.params for option in param.opts}
+    flags = dict(context.params)
+    for key, value in given.items():
+        param = known.get(key.replace("_", "-"))
+        if param is None or isinstance(param, click.Argument):
+            raise InputError(f"{where}: '{key}' is no option of {command.name}")
+        try:
+            flags[param.name or ""] = param.type_cast_value(context, value)
+        except click.BadParameter as error:
+            raise InputError(f"{where}: {key}: {error.message}") from None
+    return flags
+
+
+def parts_of(encoder: str, llm: str, compressor: str, visual_tokens: int) -> Any:
+    """The models of a training by name: shapes from the catalog or their folders.
+
+    The compressor states its own costs.
+    """
+    from vtc.catalog import encoders, llms
+    from vtc.compress.statement import statement
+    from vtc.cost.job import Parts
+    from vtc.cost.memory import CompressorCost
+
+    vision, text = encoders.shape(encoder), llms.shape(llm)
+    stated = statement(
+        compressor,
+        vision_width=vision.hidden_size,
+        text_width=text.hidden_size,
+        depth=vision.n_layers,
+        grid=vision.grid,
+        visual_tokens=visual_tokens,
+    )
+    cost = CompressorCost(*stated)
+    return Parts(llm, text, encoder, vision, compressor, cost, visual_tokens)
+
+
+def _jobs(planned: Any) -> list[Any]:
+    from vtc.commands.finetune import finetune
+    from vtc.commands.train_projector import train_projector
+    from vtc.cost.job import Job
+    from vtc.errors import InputError
+
+    command = finetune if planned.command == "finetune" else train_projector
+    settings = flags_of(command, planned.flags, f"recipe {planned.recipe}, [{planned.command}]")
+    together = len(planned.visual_tokens) if command is train_projector else 1
+    try:
+        models = [
+            parts_of(planned.encoder, planned.llm, planned.compressor, tokens)
+            for tokens in planned.visual_tokens
+        ]
+    except InputError as error:
+        raise InputError(f"recipe {planned.recipe}: {error}") from None
+    return [
+        Job(planned.command, planned.recipe, parts, planned.data, settings, together)
+        for parts in models
+    ]
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as a person reads it."""
+    on_disk = row["disk_run"] + row["disk_checkpoints"]
+    return {
+        **row,
+        "llm": row["llm"].rstrip("/").rsplit("/", 1)[-1],
+        "flops": float(row["flops"]),
+        "memory_gb": round(row["memory_peak"] / 2**30, 1),
+        "disk_gb": round(on_disk / 1e9, 2),
+    }
+
+
+def _totals(rows: Sequence[dict[str, Any]], mfu: float) -> list[str]:
+    """All runs together, in words."""
+    from vtc.tables.quantity import format_flops
+
+    flops = sum(row["flops"] for row in rows)
+    steps = sum(row["steps"] for row in rows)
+    lines = [f"{len(rows)} runs, {steps:,} steps, {format_flops(flops)} in all."]
+    for gpu in dict.fromkeys(row["gpu"] for row in rows if row.get("gpu")):
+        of_gpu = [row for row in rows if row.get("gpu") == gpu]
+        hours = sum(row["gpu_hours"] for row in of_gpu)
+        fitting = sum(row["fits"] for row in of_gpu)
+        lines.append(
+            f"{gpu}: {hours:,.1f} GPU-hours at {mfu:.0%} of its peak; {fitting} of {len(of_gpu)} "
+            "runs fit it as they are."
+        )
+    kept = sum(row["disk_run"] for row in rows)
+    checkpoints = max(row["disk_checkpoints"] for row in rows)
+    features = max(row["disk_features"] for row in rows)
+    lines.append(
+        f"Disk: {kept / 1e9:,.1f} GB of runs, up to {checkpoints / 1e9:,.1f} GB of checkpoints "
+        f"while one trains; a feature cache would take {features / 1e9:,.0f} GB."
+    )
+    return lines
+
+
+def _footer(fmt: str, recipes: Sequence[str], mfu: float) -> dict[str, Any] | None:
+    if fmt != "parquet":
+        return None
+    from pathlib import Path
+
+    from vtc.tables import provenance
+
+    files = [path for path in recipes if Path(path).is_file()]
+    return provenance.footer(settings={"mfu": mfu}, inputs=files)
