@@ -7,6 +7,7 @@ from vtc.commands.evaluate import evaluate
 from vtc.commands.export import export
 from vtc.commands.finetune import finetune
 from vtc.commands.fit import fit
+from vtc.commands.import_model import import_model
 from vtc.commands.lab import lab
 from vtc.commands.plot import plot
 from vtc.commands.recommend import recommend
@@ -21,6 +22,7 @@ COMMANDS: tuple = (
     estimate,
     train_projector,
     finetune,
+    import_model,
     export,
     evaluate,
     score,
