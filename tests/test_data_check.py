@@ -7,8 +7,9 @@ import sys
 import pytest
 from PIL import Image
 
-from vtc.data.checks import check_files
-from vtc.data.images import ImageFault, open_image
+from vtc.data.checks import Check
+from vtc.data.images import ImageFault, check_image, open_image
+from vtc.data.sources import open_source
 from vtc.tables import specs
 from vtc.tables.read import read_rows
 
@@ -17,6 +18,13 @@ def run(*arguments, cwd):
     return subprocess.run(
         [sys.executable, "-m", "vtc", *map(str, arguments)], cwd=cwd, capture_output=True, text=True
     )
+
+
+def check(files, root, **more):
+    """A check's clean samples, findings and summary."""
+    samples, findings = [], []
+    found = Check(root, samples.append, findings.append, **more).run([*map(open_source, files)])
+    return samples, findings, found
 
 
 def ask(image, answer="yes", name="s"):
@@ -79,19 +87,116 @@ def test_rows_are_sorted_out(photos, tmp_path):
         ask("absent.png"),
         ask("../outside.png"),
         {**ask("2.png"), "image": ["2.png", "3.png"]},
+        ask("0.png", name="b"),
+        ask("web.png"),
+        ask("empty.png"),
     ]
+    (photos / "web.png").write_text("<!DOCTYPE html><html>404</html>")
+    (photos / "empty.png").touch()
     (tmp_path / "rows.json").write_text(json.dumps(rows))
-    checked = check_files([tmp_path / "rows.json"], photos)
-    assert [s["sample_id"] for s in checked.samples] == ["a", "a#2"]
-    assert [(r["row"], r["reason"].split(" (")[0]) for r in checked.rejects] == [
+    samples, findings, found = check([tmp_path / "rows.json"], photos)
+    assert [s["sample_id"] for s in samples] == ["a", "a#2", "b"]
+    assert [(r["row"], r["reason"].split(" (")[0]) for r in findings if not r["kept"]] == [
         (1, "duplicate: same id, same content"),
         (3, "image damaged or truncated"),
         (4, "image missing"),
         (5, "image leaves the image root"),
         (6, "1 <image> mark for 2 images"),
+        (8, "image is no image but a web page"),
+        (9, "image is empty"),
     ]
-    assert (checked.n_rows, checked.n_images, checked.renamed) == (7, 2, 1)
-    assert "7 rows: 2 clean, 5 rejected" in checked.summary()[0]
+    assert [(r["row"], r["reason"]) for r in findings if r["kept"]] == [
+        (7, "the content of an earlier row under another id")
+    ]
+    assert (found.n_rows, found.n_clean, found.n_images, found.renamed) == (10, 3, 2, 1)
+    assert "10 rows: 3 clean, 7 rejected" in found.lines()[0]
+
+
+def test_rows_without_ids_are_duplicates_by_their_content(photos, tmp_path):
+    rows = [{**ask("0.png"), "id": None}, {**ask("0.png"), "id": None}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    samples, findings, _ = check([tmp_path / "rows.jsonl"], photos)
+    assert [s["sample_id"] for s in samples] == ["rows-0"]
+    assert [r["reason"] for r in findings] == ["duplicate: same content"]
+
+
+def test_many_rows_keep_their_order_and_open_every_image_once(photos, tmp_path, monkeypatch):
+    looked = []
+
+    def look(root, path):
+        looked.append(path)
+        return check_image(root, path)
+
+    monkeypatch.setattr("vtc.data.checks.check_image", look)
+    rows = [ask(f"{n % 4}.png", answer=str(n), name="same") for n in range(3000)]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    samples, _, found = check([tmp_path / "rows.json"], photos, workers=3)
+    assert [s["conversations"][1]["text"] for s in samples] == [str(n) for n in range(3000)]
+    assert len({s["sample_id"] for s in samples}) == 3000
+    assert sorted(looked) == ["0.png", "1.png", "2.png", "3.png"]
+    assert found.renamed == 2999
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("kept", [0.97, 0.5])
+def test_truncated_jpegs_are_found(tmp_path, progressive, kept):
+    Image.effect_noise((300, 200), 80).convert("RGB").save(
+        tmp_path / "whole.jpg", progressive=progressive
+    )
+    whole = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(whole[: int(len(whole) * kept)])
+    assert check_image(tmp_path, "whole.jpg") is None
+    for opening in (check_image, open_image):
+        with pytest.raises(ImageFault, match="truncated"):
+            opening(tmp_path, "cut.jpg")
+
+
+def test_a_name_of_another_type_is_noted_and_the_row_kept(tmp_path):
+    for name, kind in (("a.jpg", "GIF"), ("b.jpeg", "JPEG"), ("c.dat", "PNG"), ("d.PNG", "JPEG")):
+        Image.new("RGB", (8, 8)).save(tmp_path / name, kind)
+    rows = [ask(name, name=name) for name in ("a.jpg", "b.jpeg", "c.dat", "d.PNG")]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    samples, findings, found = check([tmp_path / "rows.json"], tmp_path)
+    assert len(samples) == 4
+    assert [(r["image"], r["reason"], r["kept"]) for r in findings] == [
+        ("a.jpg", "image is a GIF, named JPEG", True),
+        ("d.PNG", "image is a JPEG, named PNG", True),
+    ]
+    assert "kept, but note:" in found.lines()
+
+
+def test_a_tokenizer_judges_rows(photos, tmp_path):
+    from data_tokenizers import byte_tokenizer
+
+    from vtc.data.chat_templates import NAMED
+    from vtc.data.judge import Judge
+    from vtc.data.labels import TurnEncoder
+
+    picky = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    tokenizer = byte_tokenizer(picky + NAMED["zephyr"], ["</s>"], eos_token="</s>")
+    rows = [
+        ask("0.png", name="good"),
+        ask("1.png", answer="y" * 200, name="long"),
+        ask("2.png", answer="</s> yes", name="spells"),
+        ask("3.png", name="system"),
+    ]
+    rows[3]["conversations"].insert(0, {"from": "system", "value": "be kind"})
+    two = ask(["0.png", "1.png"], name="two")
+    two["conversations"][0]["value"] = "<image>" * 2
+    (tmp_path / "rows.json").write_text(json.dumps([*rows, two]))
+    judge = Judge(TurnEncoder(tokenizer), max_length=100, n_visual=50)
+    samples, findings, _ = check([tmp_path / "rows.json"], photos, judge=judge)
+    length = len("<|user|>\n") + len("\nIs it?") + len("</s>")
+    assert [s["sample_id"] for s in samples] == ["good", "long", "spells"]
+    assert samples[0]["n_text_tokens"] > 30 > length - 4
+    assert [(r["sample_id"], r["kept"]) for r in findings] == [
+        ("long", True), ("spells", True), ("system", False), ("two", False),
+    ]  # fmt: skip
+    reasons = [r["reason"] for r in findings]
+    assert reasons[0] == "longer than 100 tokens: its end is cut in training"
+    assert reasons[1] == "a turn spells the special token </s>"
+    assert "no system" in reasons[2]
+    assert reasons[3] == "longer than 100 tokens: no answer or image is left"
 
 
 def test_command_writes_samples_and_rejects(photos, tmp_path):
@@ -107,7 +212,8 @@ def test_command_writes_samples_and_rejects(photos, tmp_path):
     read = read_rows(tmp_path / "samples.parquet", specs.SAMPLES)
     assert len(read.rows) == 199
     assert read.footer["settings"]["image_root"] == str(photos)
-    assert read_rows(tmp_path / "rejects.csv").rows[0]["image"] == "absent.png"
+    found = read_rows(tmp_path / "rejects.csv", specs.REJECTS).rows
+    assert [row["image"] for row in found if not row["kept"]] == ["absent.png"]
     again = run("check-data", "rows.jsonl", "-o", "samples.parquet", cwd=tmp_path)
     assert again.returncode == 2
     assert "samples.parquet exists" in again.stderr
@@ -122,6 +228,8 @@ def test_too_many_bad_rows_stop_the_command(photos, tmp_path):
     )
     assert done.returncode == 2
     assert "1 of 2 rows are bad (50.00%), more than --max-bad 10.00%" in done.stderr
+    assert "the commonest fault: image damaged or truncated" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("Error")
     assert not (tmp_path / "samples.parquet").exists()
     assert (tmp_path / "rejects.parquet").exists()
 
@@ -134,7 +242,7 @@ def test_a_samples_table_names_its_image_root(photos, tmp_path):
     assert again.returncode == 0, again.stderr
     away = run("check-data", "samples.parquet", "--images", ".", cwd=tmp_path)
     assert away.returncode == 2
-    assert "images were sought in . (--images)" in away.stderr
+    assert "images were sought in . (--images), but stand in photos" in away.stderr
 
 
 def test_no_rows_and_one_name_for_two_outputs(photos, tmp_path):

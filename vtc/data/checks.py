@@ -1,192 +1,219 @@
-"""Checking samples before a training starts: every row parsed, every image opened."""
+"""Checking samples before a training starts: every row parsed, every image opened.
 
+Rows are read, checked and passed on one by one, so that memory holds a few hundred of them, and of
+all others no more than a hash and the names of their images.
+"""
+
+import hashlib
 import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from vtc.data.conversations import RowFault, parse_row
-from vtc.data.images import ImageFault, open_image
-from vtc.data.samples import read_conversations
-from vtc.errors import InputError
+from vtc.data.conversations import parse_row
+from vtc.data.faults import RowFault
+from vtc.data.findings import MISSING, Summary
+from vtc.data.images import ImageFault, check_image
+from vtc.data.judge import Judge
+from vtc.data.pictures import Keep, refuse
+from vtc.data.sources import Source
 
 Row = dict[str, Any]
-MISSING = "image missing"
+_BATCH = 256
+_AHEAD = 4
 
 
 @dataclass
-class Checked:
-    """What a check found: clean samples, rejects with their reasons, and how many rows it read."""
+class _Entry:
+    """A row on its way: its place, what was made of it, and why it is no good if so."""
 
-    samples: list[Row] = field(default_factory=list)
-    rejects: list[Row] = field(default_factory=list)
-    n_rows: int = 0
-    n_images: int = 0
-    renamed: int = 0
+    source: str
+    row: int
+    sample: Row | None = None
+    fault: RowFault | None = None
+    notes: list[tuple[str, str | None]] = field(default_factory=list)
+    has_id: bool = False
 
-    @property
-    def share_bad(self) -> float:
-        """Rejected rows as a share of all rows read."""
-        return len(self.rejects) / self.n_rows if self.n_rows else 0.0
 
-    def reject(self, source: str, row: int, sample: Row | None, fault: RowFault) -> None:
-        """Set a row aside with its reason."""
-        self.rejects.append(
+class Check:
+    """Sorts the rows of sources into clean samples and findings.
+
+    `samples` takes each clean row, `findings` a row for each that is set aside (and, marked as
+    kept, for each that is noted). Every distinct image is opened once, in `workers` threads,
+    below `root`. `keep` takes pictures that rows hold themselves. A row equal to an earlier one
+    is set aside; one that only shares its id is renamed (LLaVA's mix holds many).
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        samples: Callable[[Row], object],
+        findings: Callable[[Row], object],
+        *,
+        judge: Judge | None = None,
+        keep: Keep = refuse,
+        workers: int = 4,
+        advance: Callable[[int], object] = lambda n: None,
+    ):
+        self.root = root
+        self.samples = samples
+        self.findings = findings
+        self.judge = judge
+        self.keep = keep
+        self.workers = workers
+        self.advance = advance
+        self.found = Summary()
+        self._images: dict[str, Future[_Verdict] | _Verdict] = {}
+        self._rows_seen: set[bytes] = set()
+        self._contents: set[bytes] = set()
+        self._ids: set[str] = set()
+        self._copies: Counter[str] = Counter()
+
+    def run(self, sources: Sequence[Source]) -> Summary:
+        """Check all rows of all sources, in order.
+
+        Raises InputError for a source that cannot be read to its end.
+        """
+        waiting: deque[list[_Entry]] = deque()
+        with ThreadPoolExecutor(max_workers=self.workers) as pool:
+            for batch in self._batches(sources):
+                for path in _paths(batch):
+                    if path not in self._images:
+                        self._images[path] = pool.submit(_look, self.root, path)
+                waiting.append(batch)
+                if len(waiting) > _AHEAD:
+                    self._finish(waiting.popleft())
+            while waiting:
+                self._finish(waiting.popleft())
+        opened = (self._verdict(path) for path in self._images)
+        self.found.n_images = sum(verdict.fault is None for verdict in opened)
+        return self.found
+
+    def _batches(self, sources: Sequence[Source]) -> Iterator[list[_Entry]]:
+        for source in sources:
+            rows = enumerate(source.rows())
+            while batch := [self._parse(source, *pair) for pair in islice(rows, _BATCH)]:
+                self._judge(batch)
+                yield batch
+
+    def _parse(self, source: Source, index: int, row: Row) -> _Entry:
+        entry = _Entry(source.name, index)
+        try:
+            entry.sample = parse_row(row, f"{source.stem}-{index}", self.keep)
+            entry.has_id = row.get("id", row.get("sample_id")) not in (None, "")
+        except RowFault as fault:
+            entry.fault = fault
+        return entry
+
+    def _judge(self, batch: list[_Entry]) -> None:
+        if self.judge is None:
+            return
+        self.judge.learn([entry.sample for entry in batch if entry.sample is not None])
+        for entry in batch:
+            if entry.sample is not None:
+                try:
+                    entry.notes += [(note, None) for note in self.judge(entry.sample)]
+                except RowFault as fault:
+                    entry.fault = fault
+
+    def _finish(self, batch: list[_Entry]) -> None:
+        for entry in batch:
+            self.found.n_rows += 1
+            fault = entry.fault or self._bad_image(entry) or self._duplicate(entry)
+            if fault is not None:
+                self.found.reasons[fault.reason] += 1
+                self._write(entry, fault.reason, fault.image, kept=False)
+                continue
+            sample = entry.sample
+            assert sample is not None
+            self.found.n_clean += 1
+            sample["sample_id"] = self._fresh_id(sample["sample_id"])
+            self.samples(sample)
+            for note, image in entry.notes:
+                self.found.notes[note] += 1
+                self._write(entry, note, image, kept=True)
+        self.advance(len(batch))
+
+    def _bad_image(self, entry: _Entry) -> RowFault | None:
+        """The fault of the first image that does not open; notes of the others."""
+        assert entry.sample is not None
+        for path in entry.sample["images"]:
+            verdict = self._verdict(path)
+            if verdict.fault is not None:
+                if f"image {verdict.fault}" == MISSING and len(self.found.missing) < 20:
+                    self.found.missing.append(path)
+                return RowFault(f"image {verdict.fault}", path)
+            if verdict.note is not None:
+                entry.notes.append((verdict.note, path))
+        return None
+
+    def _verdict(self, path: str) -> "_Verdict":
+        verdict = self._images[path]
+        if isinstance(verdict, Future):
+            verdict = self._images[path] = verdict.result()
+        return verdict
+
+    def _duplicate(self, entry: _Entry) -> RowFault | None:
+        sample = entry.sample
+        assert sample is not None
+        content = _digest([sample["images"], sample["conversations"]])
+        same = _digest([sample["sample_id"] if entry.has_id else None, content.hex()])
+        if same in self._rows_seen:
+            what = "same id, same content" if entry.has_id else "same content"
+            return RowFault(f"duplicate: {what}")
+        self._rows_seen.add(same)
+        if content in self._contents:
+            entry.notes.append(("the content of an earlier row under another id", None))
+        self._contents.add(content)
+        return None
+
+    def _fresh_id(self, name: str) -> str:
+        fresh = name
+        while fresh in self._ids:
+            self._copies[name] += 1
+            fresh = f"{name}#{self._copies[name] + 1}"
+        self.found.renamed += fresh != name
+        self._ids.add(fresh)
+        return fresh
+
+    def _write(self, entry: _Entry, reason: str, image: str | None, kept: bool) -> None:
+        self.findings(
             {
-                "source": source,
-                "row": row,
-                "sample_id": sample["sample_id"] if sample else None,
-                "image": fault.image,
-                "reason": fault.reason,
+                "source": entry.source,
+                "row": entry.row,
+                "sample_id": entry.sample["sample_id"] if entry.sample else None,
+                "image": image,
+                "reason": reason,
+                "kept": kept,
             }
         )
 
-    def summary(self) -> list[str]:
-        """What was found, a line each: the totals, then the reasons, most frequent first."""
-        lines = [
-            f"{_rows(self.n_rows)}: {len(self.samples)} clean, {len(self.rejects)} rejected "
-            f"({self.share_bad:.2%}); {self.n_images} images opened"
-        ]
-        if self.renamed:
-            lines.append(
-                f"{_rows(self.renamed)} with the id of an earlier one: renamed id#2, id#3, ..."
-            )
-        reasons = Counter(row["reason"] for row in self.rejects)
-        lines += [f"  {count:6d}  {reason}" for reason, count in reasons.most_common(10)]
-        if len(reasons) > 10:
-            lines.append(f"  ... and {len(reasons) - 10} more reasons (see --rejects)")
-        return lines
+
+def _paths(batch: list[_Entry]) -> list[str]:
+    """The images of the rows that are good so far."""
+    good = [entry.sample for entry in batch if entry.sample and not entry.fault]
+    return [path for sample in good for path in sample["images"]]
 
 
-def image_root(source: str | Path, images: str | Path | None) -> Path:
-    """`images`, else the root that a samples table names, else the folder of the file `source`.
+@dataclass(frozen=True)
+class _Verdict:
+    """What came of opening an image: the reason why it did not open, or a note on it."""
 
-    Raises InputError if it is no folder.
-    """
-    named = None
-    if images is None and str(source).endswith(".parquet"):
-        named = read_conversations(source).footer.get("settings", {}).get("image_root")
-    root = Path(images if images is not None else named or Path(source).parent)
-    if not root.is_dir():
-        raise InputError(f"image root {root} is no folder; name it with --images")
-    return root
+    fault: str | None = None
+    note: str | None = None
 
 
-def too_many_bad(checked: Checked, max_bad: float, root: Path, rejects: str | None) -> InputError:
-    """The failure of a check that set too many rows aside, with the way out."""
-    if not checked.n_rows:
-        return InputError("the files hold no rows; no samples written")
-    ways = f"see {rejects}" if rejects else "list them with --rejects FILE"
-    if any(row["reason"] == MISSING for row in checked.rejects):
-        ways += f"; images were sought in {root} (--images)"
-    return InputError(
-        f"{len(checked.rejects)} of {_rows(checked.n_rows)} are bad ({checked.share_bad:.2%}), "
-        f"more than --max-bad {max_bad:.2%}; {ways}; no samples written"
-    )
+def _look(root: str | Path, path: str) -> _Verdict:
+    try:
+        return _Verdict(note=check_image(root, path))
+    except ImageFault as error:
+        return _Verdict(fault=error.reason)
 
 
-def _rows(count: int) -> str:
-    return f"{count} row{'s' * (count != 1)}"
-
-
-def check_files(
-    files: Sequence[str | Path],
-    images: str | Path,
-    *,
-    judge: Callable[[Row], int] | None = None,
-    workers: int = 4,
-    advance: Callable[[int], object] = lambda n: None,
-) -> Checked:
-    """Read LLaVA JSON, JSON lines or samples tables and sort their rows into clean and rejected.
-
-    Every distinct image is opened once, in `workers` threads, below the root `images`. `judge`
-    counts a sample's text tokens and raises RowFault for one that trains nothing. A row equal to an
-    earlier one is rejected; a row that only shares its id is renamed (LLaVA's mix holds many).
-
-    Raises InputError for a file that is missing or whose JSON is broken, naming the row.
-    """
-    checked = Checked()
-    places: list[tuple[str, int]] = []
-    candidates: list[Row] = []
-    for source in files:
-        rows = read_conversations(source).rows
-        checked.n_rows += len(rows)
-        for index, row in enumerate(rows):
-            sample = None
-            try:
-                sample = parse_row(row, f"{Path(source).stem}-{index}")
-                if judge is not None:
-                    sample["n_text_tokens"] = judge(sample)
-            except RowFault as fault:
-                checked.reject(str(source), index, sample, fault)
-                continue
-            candidates.append(sample)
-            places.append((str(source), index))
-    listed = (path for sample in candidates for path in sample["images"])
-    faults = find_bad_images(listed, images, workers, advance)
-    checked.n_images = len({path for s in candidates for path in s["images"]}) - len(faults)
-    _sort_out(checked, candidates, places, faults)
-    checked.rejects.sort(key=lambda reject: (reject["source"], reject["row"]))
-    return checked
-
-
-def find_bad_images(
-    paths: Iterable[str],
-    root: str | Path,
-    workers: int = 4,
-    advance: Callable[[int], object] = lambda n: None,
-) -> dict[str, str]:
-    """Open every distinct image below `root`; those that do not open, each with its reason.
-
-    `advance(1)` is called after each image.
-    """
-
-    def fault(path: str) -> str | None:
-        try:
-            open_image(root, path)
-        except ImageFault as error:
-            return error.reason
-        return None
-
-    distinct = list(dict.fromkeys(paths))
-    found: dict[str, str] = {}
-    with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
-        for path, reason in zip(distinct, pool.map(fault, distinct), strict=True):
-            if reason:
-                found[path] = reason
-            advance(1)
-    return found
-
-
-def _sort_out(
-    checked: Checked, candidates: list[Row], places: list[tuple[str, int]], faults: dict[str, str]
-) -> None:
-    """Set aside rows with bad images and exact duplicates; give every id once."""
-    contents: dict[str, set[str]] = {}
-    used: set[str] = set()
-    for sample, (source, row) in zip(candidates, places, strict=True):
-        bad = next((path for path in sample["images"] if path in faults), None)
-        if bad is not None:
-            checked.reject(source, row, sample, RowFault(f"image {faults[bad]}", bad))
-            continue
-        content = json.dumps([sample["images"], sample["conversations"]], sort_keys=True)
-        name = sample["sample_id"]
-        if content in contents.setdefault(name, set()):
-            checked.reject(source, row, sample, RowFault("duplicate: same id, same content"))
-            continue
-        contents[name].add(content)
-        if name in used:
-            sample["sample_id"] = _fresh_id(name, used)
-            checked.renamed += 1
-        used.add(sample["sample_id"])
-        checked.samples.append(sample)
-
-
-def _fresh_id(name: str, used: set[str]) -> str:
-    number = 2
-    while f"{name}#{number}" in used:
-        number += 1
-    return f"{name}#{number}"
+def _digest(content: Any) -> bytes:
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()

@@ -2,6 +2,9 @@
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 from PIL import Image
@@ -28,11 +31,16 @@ def image_path(root: str | Path, relative: str) -> Path:
     """
     if "\0" in relative:
         raise _fault(root, relative, "holds a NUL character")
-    base = os.path.realpath(root)
+    base = _real(os.path.abspath(root))
     full = os.path.realpath(os.path.join(base, relative))
     if os.path.commonpath([base, full]) != base:
         raise _fault(root, relative, "leaves the image root")
     return Path(full)
+
+
+@lru_cache(maxsize=64)
+def _real(root: str) -> str:
+    return os.path.realpath(root)
 
 
 def open_image(root: str | Path, relative: str) -> Image.Image:
@@ -41,6 +49,26 @@ def open_image(root: str | Path, relative: str) -> Image.Image:
     Raises ImageFault (an InputError) naming the file: missing, outside the root, no image,
     truncated, or more than MAX_PIXELS.
     """
+    with _opened(root, relative) as image:
+        return _rgb(image)
+
+
+def check_image(root: str | Path, relative: str) -> str | None:
+    """Decode one image and throw it away; what there is to note about it.
+
+    A JPEG is decoded at an eighth of its size, which reads all of its data. Raises ImageFault as
+    `open_image` does.
+    """
+    with _opened(root, relative) as image:
+        kind = image.format
+        image.draft(None, (1, 1))
+        image.load()
+        return _named_otherwise(relative, kind)
+
+
+@contextmanager
+def _opened(root: str | Path, relative: str) -> Iterator[Image.Image]:
+    """An image not decoded yet; whatever fails until the end is an ImageFault."""
     path = image_path(root, relative)
     try:
         with warnings.catch_warnings():
@@ -48,7 +76,7 @@ def open_image(root: str | Path, relative: str) -> Image.Image:
             with Image.open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise _fault(root, relative, f"has more than {MAX_PIXELS} pixels")
-                return _rgb(image)
+                yield image
     except FileNotFoundError:
         raise _fault(root, relative, "missing") from None
     except IsADirectoryError:
@@ -56,11 +84,31 @@ def open_image(root: str | Path, relative: str) -> Image.Image:
     except Image.DecompressionBombError:
         raise _fault(root, relative, f"has more than {MAX_PIXELS} pixels") from None
     except Image.UnidentifiedImageError:
-        raise _fault(root, relative, "is no image") from None
+        raise _fault(root, relative, _what_else(path)) from None
     except (OSError, SyntaxError, ValueError) as error:
         # Pillow raises all three from damaged files, by format.
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise _fault(root, relative, f"damaged or truncated ({first})") from None
+
+
+def _named_otherwise(relative: str, kind: str | None) -> str | None:
+    """The note on an image whose name says another type than its content."""
+    # Pillow fills its list of suffixes when it has opened the first image.
+    named = Image.registered_extensions().get(os.path.splitext(relative)[1].lower())
+    # A phone's MPO is a JPEG with a second picture behind it.
+    same = {named, kind} <= {"JPEG", "MPO"}
+    return None if named is None or named == kind or same else f"image is a {kind}, named {named}"
+
+
+def _what_else(path: Path) -> str:
+    """What a file is that is no image."""
+    with open(path, "rb") as file:
+        head = file.read(512)
+    if not head:
+        return "is empty"
+    text = head.lstrip().lower()
+    web = text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head"))
+    return "is no image but a web page" if web else "is no image"
 
 
 def _rgb(image: Image.Image) -> Image.Image:

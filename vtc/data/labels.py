@@ -49,6 +49,10 @@ class TurnEncoder:
         """Tokenise the spans of many conversations at once (many times faster than one by one)."""
         self._pieces.learn(piece for turns in conversations for piece, _ in self._spans(turns))
 
+    def forget(self) -> None:
+        """Forget the spans tokenised so far: many samples' need much memory."""
+        self._pieces.forget()
+
     def tokens(self, turns: Sequence[Turn]) -> tuple[np.ndarray, np.ndarray]:
         """Ids and labels of a conversation, int64 [T] each; an image is still one token."""
         spans = [(self._pieces.ids(piece), learnt) for piece, learnt in self._spans(turns)]

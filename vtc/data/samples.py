@@ -1,12 +1,14 @@
-"""Reading samples for training: a checked samples table, or LLaVA JSON as it stands."""
+"""Reading samples for training: checked samples tables, LLaVA JSON as it stands, datasets."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vtc.data.conversations import RowFault, parse_row
+from vtc.data.mixture import mix, parse_weights
+from vtc.data.sources import Source, open_source
 from vtc.errors import InputError
-from vtc.tables.read import Read, read_rows
 
 
 class Samples(NamedTuple):
@@ -16,47 +18,86 @@ class Samples(NamedTuple):
     image_root: Path
 
 
-def read_conversations(source: str | Path) -> Read:
-    """Rows of LLaVA JSON, JSON lines or a samples table, as they stand, and the footer.
+def read_samples(
+    sources: Sequence[str | Path],
+    images: str | Path | None = None,
+    *,
+    weights: str | None = None,
+    seed: int = 0,
+) -> Samples:
+    """Samples of several sources (see `open_source`), in order; images are not opened here.
 
-    Raises InputError for a file that cannot be read or is another of our tables.
+    `weights` makes one epoch of a mixture of them (see `mixture`). The image root is `images`,
+    else the one that the sources name, else the folder they stand in; of several roots the
+    folder that all have in common, the paths changed to match.
+
+    Raises InputError naming source and row for a row that `check-data` would reject.
     """
-    read = read_rows(source)
-    table = read.footer.get("table", "samples")
-    if table != "samples":
-        raise InputError(f"{source}: need a samples table or LLaVA JSON, found table {table}")
-    return read
+    shares = parse_weights(weights, [str(source) for source in sources])
+    opened = [open_source(source) for source in sources]
+    parts = [_rows(source) for source in opened]
+    if not any(parts):
+        raise InputError(f"{', '.join(map(str, sources))}: no samples")
+    root = _one_root(opened, parts, images)
+    return Samples(mix(parts, shares, seed), root)
 
 
-def read_samples(files: Sequence[str | Path], images: str | Path | None = None) -> Samples:
-    """Samples of several files (samples.parquet, LLaVA JSON or JSON lines), in order.
+def _rows(source: Source) -> list[dict[str, Any]]:
+    rows = []
+    for index, row in enumerate(source.rows()):
+        try:
+            rows.append(parse_row(row, f"{source.stem}-{index}"))
+        except RowFault as fault:
+            raise InputError(
+                f"{source.name}, row {index}: {fault.reason}; run 'vtc check-data' to set such "
+                "rows aside"
+            ) from None
+    return rows
 
-    The image root is `images`, else the one in the first table's footer, else the folder of the
-    first file. Images are not opened here.
 
-    Raises InputError naming file and row for a row that `check-data` would reject.
-    """
-    rows: list[dict[str, Any]] = []
-    roots: list[str] = []
-    for source in files:
-        read = read_conversations(source)
-        settings = read.footer.get("settings", {})
-        roots.append(settings.get("image_root") or str(Path(source).resolve().parent))
-        for index, row in enumerate(read.rows):
-            try:
-                rows.append(parse_row(row, f"{Path(source).stem}-{index}"))
-            except RowFault as fault:
-                raise InputError(
-                    f"{source}, row {index}: {fault.reason}; run 'vtc check-data' to set such "
-                    "rows aside"
-                ) from None
-    if not rows:
-        raise InputError(f"{', '.join(map(str, files))}: no samples")
-    if images is None and len(set(roots)) > 1:
+def _one_root(
+    sources: Sequence[Source], parts: Sequence[list[dict[str, Any]]], images: str | Path | None
+) -> Path:
+    """The image root of all sources; their paths are made relative to it."""
+    if images is not None:
+        return _folder(Path(images))
+    with_images = [
+        (source, part)
+        for source, part in zip(sources, parts, strict=True)
+        if any(row["images"] for row in part)
+    ]
+    roots = [_folder(_root_of(source)) for source, _ in with_images]
+    if not roots:
+        return sources[0].image_root or Path.cwd()
+    if len(set(roots)) == 1:
+        return roots[0]
+    common = Path(os.path.commonpath(roots))
+    if common == Path(common.anchor):
         raise InputError(
-            f"{files[0]} and {files[1]} have different image roots; give one with --images"
+            f"{with_images[0][0].name} and {with_images[1][0].name} have image roots without a "
+            "folder in common; bring them below one, and name it with --images"
         )
-    root = Path(images if images is not None else roots[0])
+    for root, (source, part) in zip(roots, with_images, strict=True):
+        for row in part:
+            row["images"] = [_moved(path, root, common, source.name) for path in row["images"]]
+    return common
+
+
+def _moved(path: str, root: Path, common: Path, source: str) -> str:
+    """A path below `root` as one below `common`; raises InputError if it leaves its root."""
+    full = os.path.normpath(root / path)
+    if os.path.commonpath([full, root]) != str(root):
+        raise InputError(f"{source}: image {path} leaves the image root {root}")
+    return os.path.relpath(full, common)
+
+
+def _root_of(source: Source) -> Path:
+    if source.image_root is None:
+        raise InputError(f"{source.name} names no image root; give it with --images")
+    return source.image_root
+
+
+def _folder(root: Path) -> Path:
     if not root.is_dir():
         raise InputError(f"image root {root} is no folder; name it with --images")
-    return Samples(rows, root.resolve())
+    return root.resolve()

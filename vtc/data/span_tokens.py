@@ -37,6 +37,10 @@ class SpanTokens:
             self._known[piece] = np.asarray(ids, dtype=np.int64)
         self._learn_anchored([piece for piece in new if self._needs_anchor(piece)])
 
+    def forget(self) -> None:
+        """Forget all pieces tokenised so far."""
+        self._known.clear()
+
     def ids(self, piece: Piece) -> np.ndarray:
         """The ids of one piece."""
         if piece not in self._known:

@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from vtc.data.conversations import IMAGE, RowFault
-from vtc.data.labels import IGNORE, TurnEncoder
+from vtc.data.conversations import IMAGE
 from vtc.errors import InputError
 
 _AS_SAVED = ("TokenizersBackend", "PreTrainedTokenizerFast")
@@ -30,14 +29,3 @@ def load_tokenizer(llm: str | Path) -> Any:
     if IMAGE not in tokenizer.get_vocab():
         tokenizer.add_special_tokens({"extra_special_tokens": [IMAGE]})
     return tokenizer
-
-
-def count_tokens(sample: dict[str, Any], encoder: TurnEncoder) -> int:
-    """Text tokens of a sample under a TurnEncoder, images not counted.
-
-    Raises RowFault if none of them is supervised.
-    """
-    ids, labels = encoder.tokens(sample["conversations"])
-    if (labels == IGNORE).all():
-        raise RowFault("no supervised token under this tokenizer")
-    return int((ids != encoder.image_token_id).sum())

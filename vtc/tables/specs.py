@@ -34,20 +34,21 @@ SAMPLES = Table(
             "and height; used by --objective align",
             nullable=True,
         ),
-        Column("n_text_tokens", "int", "text tokens under --tokenizer", "tokens", nullable=True),
+        Column("n_text_tokens", "int", "text tokens, with --llm", "tokens", nullable=True),
     ),
 )
 
 REJECTS = Table(
     "rejects",
-    1,
-    "rows that check-data set aside",
+    2,
+    "rows that check-data set aside, or kept with a note",
     (
         Column("source", "string", "file the row came from"),
         Column("row", "int", "position of the row in its file, from 0"),
         Column("sample_id", "string", "identifier of the row, if it has one", nullable=True),
         Column("image", "string", "the image concerned, if one is", nullable=True),
-        Column("reason", "string", "why the row was set aside"),
+        Column("reason", "string", "why the row was set aside, or what to note about it"),
+        Column("kept", "bool", "the row is among the samples all the same"),
     ),
 )
 

@@ -26,13 +26,13 @@ def parse_json_array(text: str, name: str) -> list[Any]:
     """Elements of a JSON array, one by one, so that a fault is named by its row (from 0)."""
     decoder = json.JSONDecoder()
     rows: list[Any] = []
-    at = _skip_space(text, text.index("[") + 1)
+    at = skip_space(text, text.index("[") + 1)
     while text[at : at + 1] != "]":
-        row, at = _element(decoder, text, at, f"{name}, row {len(rows)}")
+        row, at = decode_element(decoder, text, at, f"{name}, row {len(rows)}")
         rows.append(row)
-        at = _skip_space(text, at)
+        at = skip_space(text, at)
         if text[at : at + 1] == ",":
-            at = _skip_space(text, at + 1)
+            at = skip_space(text, at + 1)
         elif text[at : at + 1] != "]":
             raise InputError(f"{name}, row {len(rows) - 1}: broken JSON (no ',' or ']' after it)")
     if text[at + 1 :].strip():
@@ -46,14 +46,15 @@ def _lines(text: str, name: str) -> list[Any]:
     # Only \n ends a JSON line: str.splitlines would also cut at U+2028 inside a string.
     for index, line in enumerate(text.split("\n"), start=1):
         if line.strip():
-            row, end = _element(decoder, line.strip(), 0, f"{name}, line {index}")
+            row, end = decode_element(decoder, line.strip(), 0, f"{name}, line {index}")
             if end != len(line.strip()):
                 raise InputError(f"{name}, line {index}: broken JSON (more text after the object)")
             rows.append(row)
     return rows
 
 
-def _element(decoder: json.JSONDecoder, text: str, at: int, where: str) -> tuple[Any, int]:
+def decode_element(decoder: json.JSONDecoder, text: str, at: int, where: str) -> tuple[Any, int]:
+    """The JSON value at `at`, and where it ends; a fault raises InputError naming `where`."""
     try:
         row, end = decoder.raw_decode(text, at)
     except json.JSONDecodeError as error:
@@ -68,7 +69,8 @@ def _element(decoder: json.JSONDecoder, text: str, at: int, where: str) -> tuple
     return row, end
 
 
-def _skip_space(text: str, at: int) -> int:
+def skip_space(text: str, at: int) -> int:
+    """The position of the next character that is no JSON white space."""
     found = _SPACE.match(text, at)
     return found.end() if found else at
 
