@@ -1,0 +1,145 @@
+"""What users of the peers complain about most, and that it cannot happen here: one test a pain.
+
+Threads of haotian-liu/LLaVA and its relatives, named in each docstring.
+"""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from train_samples import build, collator, read
+
+from vtc.errors import InputError
+from vtc.model.backbones import load_llm
+from vtc.model.run import load_run, save_run
+from vtc.train.settings import FINETUNE, LoraSettings
+from vtc.train.stages import add_lora, unfreeze_for_finetune
+
+SMALL = LoraSettings(r=2, alpha=4, dropout=0.0)
+
+
+def keep(one, folder, weights="full", model=None):
+    """Save what was built as a run; its folder."""
+    save_run(
+        folder, model or one.model, one.processor, encoder=one.encoder, llm=one.llm,
+        stage="finetune", weights=weights, seed=0,
+    )  # fmt: skip
+    return folder
+
+
+def batch_for(world, folder):
+    """Three samples as a batch for a model of 4 visual tokens."""
+    return collator(build(world), read(folder, world), FINETUNE)([0, 1, 2])
+
+
+def test_a_tied_head_survives_a_save(tiny_world, tmp_path):
+    """Pain 2: `lm_head` missing after a save of Qwen 0.5B, whose head is its embedding (TinyLLaVA
+    195, MoE-LLaVA 42)."""
+    one = build(tiny_world)
+    unfreeze_for_finetune(one.model)
+    batch = batch_for(tiny_world, tmp_path)
+    optimizer = torch.optim.SGD([p for p in one.model.parameters() if p.requires_grad], lr=0.1)
+    one.model(**batch).loss.backward()
+    optimizer.step()
+    run = load_run(keep(one, tmp_path / "run"))
+    head, table = run.model.lm_head.weight, run.model.get_input_embeddings().weight
+    assert head is table
+    assert torch.equal(head, one.model.get_input_embeddings().weight)
+    with torch.no_grad():
+        assert torch.equal(run.model(**batch).logits, one.model.eval()(**batch).logits)
+
+
+def test_a_projector_keeps_its_shape_in_four_bits(tiny_world, tmp_path):
+    """Pain 5: a projector quantised with the LLM has shape [2097152, 1] and fits no checkpoint
+    (LLaVA 433, 1384)."""
+    one = build(tiny_world, llm="llama")
+    folder = keep(one, tmp_path / "run", "compressor")
+    found = load_run(folder, four_bit=True).model
+    shapes = {name: weight.shape for name, weight in one.model.compressor.state_dict().items()}
+    assert {n: w.shape for n, w in found.compressor.state_dict().items()} == shapes
+    assert all(weight.is_floating_point() for weight in found.compressor.parameters())
+    assert found.lm_head.weight.is_floating_point()
+
+
+def test_a_projector_of_another_encoder_is_named(tiny_world, tmp_path):
+    """Pain 5: weights of a projector for another encoder's width (LLaVA 1161, 1554)."""
+    folder = keep(build(tiny_world), tmp_path / "run", "compressor")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["shapes"]["vision_width"] = 1024
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r"made for vision_width 1024, but .* has 32"):
+        load_run(folder)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_qlora_mixes_no_types(tiny_world, tmp_path, dtype, autocast):
+    """Pain 9: "expected BFloat16 but found Float", from casting what is called norm (LLaVA 1712);
+    LoRA on the output of a 4-bit load (LLaVA 1451)."""
+    stage1 = keep(build(tiny_world), tmp_path / "stage1", "compressor")
+    run = load_run(stage1, four_bit=True, dtype=dtype)
+    run.model.compressor.float()
+    model = add_lora(run.model, SMALL).train()
+    towers = {w.dtype for w in run.model.model.vision_tower.parameters()}
+    norms = {
+        w.dtype for n, w in run.model.named_parameters() if "norm" in n and "language_model" in n
+    }
+    assert towers == norms == {dtype}
+    batch = batch_for(tiny_world, tmp_path)
+    images = torch.randn(3, 3, 48, 48).to(dtype)
+    batch = {n: v for n, v in batch.items() if n != "vision_levels"} | {"pixel_values": images}
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        loss = model(**batch).loss
+    loss.backward()
+    trained = {n: w for n, w in model.named_parameters() if w.requires_grad}
+    assert all(w.dtype == torch.float32 for w in trained.values())
+    assert all(w.grad.isfinite().all() for w in trained.values() if w.grad is not None)
+    assert sum(w.grad.abs().sum() for n, w in trained.items() if "lora_B" in n) > 0
+
+
+def test_a_base_quantised_already_is_refused_in_one_line(tiny_world, tmp_path):
+    """Pain 9: a pre-quantised base fails deep in a training (Video-LLaVA 99, LLaVA 829)."""
+    folder = shutil.copytree(tiny_world.llama, tmp_path / "gptq")
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"quantised already \(gptq\).*--method qlora"):
+        load_llm(folder)
+
+
+def test_a_folders_name_says_nothing(tiny_world, tmp_path):
+    """Pain 10: whether LoRA is put on depended on "lora" in the folder's name (LLaVA 1021, 372)."""
+    one = build(tiny_world)
+    wrapped = add_lora(one.model, SMALL)
+    with torch.no_grad():
+        for name, weight in wrapped.named_parameters():
+            if "lora_B" in name:
+                weight.fill_(0.05)
+    named = keep(one, tmp_path / "vicuna-lora", "adapter", wrapped)
+    plain = shutil.copytree(named, tmp_path / "model")
+    whole = keep(build(tiny_world), tmp_path / "llava-lora-whole")
+    batch = batch_for(tiny_world, tmp_path)
+    with torch.no_grad():
+        found = [load_run(f).model(**batch).logits for f in (named, plain, whole)]
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+def test_a_lora_run_keeps_its_trained_projector(tiny_world, tmp_path):
+    """Pain 10: a LoRA loaded without `non_lora_trainables` has a fresh projector, and answers
+    nonsense without a word (LLaVA 1022, 1597)."""
+    one = build(tiny_world, seed=1)
+    wrapped = add_lora(one.model, SMALL)
+    with torch.no_grad():
+        for weight in one.model.compressor.parameters():
+            weight.add_(0.25)
+    folder = keep(one, tmp_path / "run", "adapter", wrapped)
+    loaded = load_run(folder).model.compressor.state_dict()
+    trained = one.model.compressor.state_dict()
+    assert all(torch.equal(loaded[name], trained[name]) for name in trained)
+    assert set(load_file(folder / "compressor.safetensors")) == set(trained)
+    (folder / "compressor.safetensors").unlink()
+    with pytest.raises(InputError, match=r"is damaged: it lacks compressor\.safetensors"):
+        load_run(folder)
