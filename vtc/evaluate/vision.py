@@ -14,6 +14,7 @@ from vtc.errors import InputError
 from vtc.model.backbones import load_image_processor
 from vtc.model.config import VtcConfig
 from vtc.model.encode import MEMORY_LIMIT, image_bytes
+from vtc.model.manifest import run_folder
 from vtc.model.modeling import build_compressor
 from vtc.model.run import Run, read_manifest
 from vtc.model.tower import patch_states
@@ -53,7 +54,7 @@ def sight_of(folder: Path) -> Sight:
     Raises InputError if the folder is no finished run.
     """
     manifest = read_manifest(folder)
-    config = VtcConfig.from_pretrained(folder)
+    config = VtcConfig.from_pretrained(run_folder(folder))
     with torch.device("meta"):
         levels = tuple(build_compressor(config).request.levels)
     # An encoder that was trained along is the run's own.

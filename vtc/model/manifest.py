@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from vtc.errors import InputError
+from vtc.model.sources import hub_folder
 
 MANIFEST = "manifest.json"
 _NEEDED = {"run_id", "weights", "compressor", "visual_tokens", "encoder", "llm"}
@@ -14,7 +16,7 @@ _NEEDED = {"run_id", "weights", "compressor", "visual_tokens", "encoder", "llm"}
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
     """A run's manifest. Raises InputError if the folder is missing or no finished run."""
-    folder = Path(folder)
+    folder = run_folder(folder)
     path = folder / MANIFEST
     if not path.is_file():
         what = (
@@ -28,6 +30,16 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or _NEEDED - set(manifest):
         raise InputError(f"{path} is not a run's manifest; give the folder of a finished run")
     return manifest
+
+
+def run_folder(run: str | Path) -> Path:
+    """The folder of a run: itself, or of `hf://ORG/NAME` where the hub's files are kept.
+
+    Raises InputError if the hub has no such repository, or is not reached.
+    """
+    # A Path takes the second slash away.
+    name = re.sub(r"^hf:/{1,2}", "", str(run))
+    return Path(run) if name == str(run) else hub_folder(name)
 
 
 def write_manifest(manifest: Mapping[str, Any], folder: Path) -> None:

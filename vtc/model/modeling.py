@@ -165,6 +165,21 @@ class VtcModel(VtcPreTrainedModel, LlavaModel):
 class VtcForConditionalGeneration(VtcPreTrainedModel, LlavaForConditionalGeneration):
     """LlavaForConditionalGeneration with a compressor: `generate`, PEFT and Trainer as there."""
 
+    @classmethod
+    def from_pretrained(cls, source: Any, *args: Any, dtype: Any = None, **kwargs: Any) -> Any:
+        """Load a whole model, or a run that holds the small trained part of one.
+
+        For the latter its backbones are found as the run's manifest says, and LoRA is merged as
+        `model.run.load_run` does; of the other arguments none is looked at.
+        """
+        from vtc.model.run import is_part, load_run
+
+        if is_part(source):
+            return load_run(source, dtype=dtype or torch.float32).model
+        if dtype is not None:
+            kwargs["dtype"] = dtype
+        return super().from_pretrained(source, *args, **kwargs)
+
     def __init__(self, config: VtcConfig) -> None:
         super(LlavaForConditionalGeneration, self).__init__(config)
         self.model = VtcModel(config)

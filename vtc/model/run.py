@@ -18,10 +18,12 @@ from vtc.model.assemble import assemble
 from vtc.model.backbones import Encoder, Llm, load_image_processor, load_llm
 from vtc.model.config import VtcConfig
 from vtc.model.manifest import (
+    MANIFEST,
     check_hashes,
     check_shapes,
     hashes_of,
     read_manifest,
+    run_folder,
     shapes_of,
     write_manifest,
 )
@@ -161,7 +163,7 @@ def load_run(
     four_bit: bool = False,
     merge: bool | None = None,
 ) -> Run:
-    """Load a finished run, in eval mode.
+    """Load a finished run from its folder, or from the hub's hf://ORG/NAME, in eval mode.
 
     `encoder` and `llm` are backbones already loaded, used (and shared) in place of loading the
     ones that a run without them names, if they are the same. With `four_bit` the LLM's linear
@@ -172,7 +174,7 @@ def load_run(
     Raises InputError if the folder is no finished run, its weights are damaged, or its backbones
     are gone or have changed.
     """
-    folder = Path(folder)
+    folder = run_folder(folder)
     manifest = read_manifest(folder)
     check_hashes(manifest, folder)
     how = _How(dtype, device, four_bit or manifest.get("quantisation") == "nf4")
@@ -194,6 +196,13 @@ def load_run(
         EncoderSource(**_fields(manifest["encoder"])),
         LlmSource(**_fields(manifest["llm"])),
     )
+
+
+def is_part(run: Any) -> bool:
+    """Whether a folder is a finished run without the whole model's weights."""
+    if not isinstance(run, str | Path) or not (run_folder(run) / MANIFEST).is_file():
+        return False
+    return read_manifest(run)["weights"] != "full"
 
 
 @dataclass(frozen=True)
