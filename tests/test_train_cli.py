@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -93,15 +94,24 @@ def test_dry_run_trains_nothing(trained, tiny_world):
     assert "steps = 3\n" in done.stdout
     assert "output = planned/tokenpacker-v9\n" in done.stdout
     assert not (trained / "planned").exists()
+    costs = [line for line in done.stdout.splitlines() if line.startswith("estimate = ")]
+    pattern = r"estimate = %s: [\d,]+ tokens, [\d.]+ [MGT]FLOP, 0\.\d+ GiB of memory, .* MB of disk"
+    assert re.fullmatch(pattern % "planned/tokenpacker-v9", costs[0])
+    assert re.fullmatch(pattern % "in all", costs[1])
 
 
 def test_dry_run_of_finetune_names_the_folders(trained, monkeypatch, capsys):
     monkeypatch.chdir(trained)
     run_command = ("finetune", "runs/tokenpacker-v1", "--samples", "samples.parquet")
-    assert run_here(*run_command, "--method", "lora", "--dry-run", "-o", "planned") == 0
+    lora = ("--method", "lora", "--dry-run", "-o", "planned")
+    assert run_here(*run_command, *lora, "--gpu", "RTX 4090") == 0
     printed = capsys.readouterr().out
     assert "method = lora\n" in printed
     assert "output = planned/tiny-qwen-tokenpacker-v1\n" in printed
+    assert re.search(r"hours of rtx4090 at 35%, \d\.\d+ GiB of memory \(fits\)", printed)
+    assert run_here(*run_command, *lora, "--gpu", "abacus") == 2
+    shown = capsys.readouterr()
+    assert (shown.out, "--gpu abacus is unknown" in shown.err) == ("", True)
 
 
 def test_lora_leaves_a_whole_merged_model(trained, monkeypatch):

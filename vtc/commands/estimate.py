@@ -1,6 +1,7 @@
 """`vtc estimate`: what a recipe will take, before anything is downloaded or trained."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -85,16 +86,16 @@ def flags_of(command: click.Command, given: dict[str, Any], where: str) -> dict[
 
 
 def parts_of(encoder: str, llm: str, compressor: str, visual_tokens: int) -> Any:
-    """The models of a training by name: shapes from the catalog or their folders.
+    """The models of a training: shapes from their folders, the catalog or the hub's files.
 
-    The compressor states its own costs.
+    The compressor states its own costs. Raises InputError for a model that is nowhere.
     """
     from vtc.catalog import encoders, llms
     from vtc.compress.statement import statement
     from vtc.cost.job import Parts
     from vtc.cost.memory import CompressorCost
 
-    vision, text = encoders.shape(encoder), llms.shape(llm)
+    vision, text = _shape(encoders.shape, encoder), _shape(llms.shape, llm)
     stated = statement(
         compressor,
         vision_width=vision.hidden_size,
@@ -105,6 +106,25 @@ def parts_of(encoder: str, llm: str, compressor: str, visual_tokens: int) -> Any
     )
     cost = CompressorCost(*stated)
     return Parts(llm, text, encoder, vision, compressor, cost, visual_tokens)
+
+
+def _shape(of: Callable[[str | Path], Any], source: str) -> Any:
+    """The shape of a model folder, of a name in the catalog, or of a hub id kept on this disk."""
+    from vtc.errors import InputError
+
+    try:
+        return of(source)
+    except InputError as error:
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+
+        try:
+            config = try_to_load_from_cache(source, "config.json")
+        except HFValidationError:
+            config = None
+        if not isinstance(config, str):
+            raise error from None
+        return of(Path(config).parent)
 
 
 def _jobs(planned: Any) -> list[Any]:
@@ -169,8 +189,6 @@ def _totals(rows: Sequence[dict[str, Any]], mfu: float) -> list[str]:
 def _footer(fmt: str, recipes: Sequence[str], mfu: float) -> dict[str, Any] | None:
     if fmt != "parquet":
         return None
-    from pathlib import Path
-
     from vtc.tables import provenance
 
     files = [path for path in recipes if Path(path).is_file()]

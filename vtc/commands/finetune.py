@@ -68,7 +68,10 @@ def finetune(runs, samples, method, **flags) -> None:
     job = FinetuneJob(tuple(Path(run) for run in runs), method=method, **where)
     plan = job.plan()
     if request.dry_run:
-        return request.describe([folder for _, folder in plan])
+        from vtc.commands.dry_run import models_of
+
+        models = [(folder, models_of(run)) for run, folder in plan]
+        return request.describe(models, job.saving.keep)
 
     from vtc.train.finetune import finetune_runs
 

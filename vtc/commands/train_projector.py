@@ -54,7 +54,9 @@ def train_projector(samples, encoder, llm, compressor, visual_tokens, **flags) -
     request = training.Request.of(samples, flags, PROJECTOR, objective=objective, align=align)
     job = ProjectorJob(encoder, llm, compressor, visual_tokens, **where)
     if request.dry_run:
-        return request.describe([job.folder(v) for v in visual_tokens])
+        models = {"encoder": encoder, "llm": llm, "compressor": compressor}
+        runs = [(job.folder(v), {**models, "visual_tokens": v}) for v in visual_tokens]
+        return request.describe(runs, job.saving.keep)
     job.refuse_existing()
 
     from vtc.train.projector import train_projectors

@@ -79,7 +79,13 @@ def stage_options(*, lr: float, batch_size: int, accumulate: int, template: str)
             help="Also send the log there.",
         ),
         click.option(
-            "--dry-run", is_flag=True, help="Print settings, steps and paths; train nothing."
+            "--dry-run",
+            is_flag=True,
+            help="Print settings, steps, paths, FLOPs, memory and disk; train nothing.",
+        ),
+        click.option(
+            "--gpu",
+            help="With --dry-run: the GPU that hours and memory are for. [default: this machine's]",
         ),
         options.config,
     )
@@ -124,19 +130,29 @@ class Request:
     files: Sequence[str]
     features: str | None
     dry_run: bool
+    gpu: str | None = None
 
     @classmethod
     def of(cls, files: Sequence[str], flags: dict[str, Any], stage: Any, **more: Any) -> "Request":
         """Settings from flags over a stage's defaults; reads the samples, opens no image."""
         from vtc.data.samples import read_samples
 
-        images, features, dry_run = (flags.pop(name) for name in ("images", "features", "dry_run"))
+        images, features, dry_run, gpu = (
+            flags.pop(name) for name in ("images", "features", "dry_run", "gpu")
+        )
         named = {_RENAMED.get(name, name): value for name, value in flags.items()}
         settings = stage.with_(**named, **more)
-        return cls(settings, read_samples(files, images), files, features, dry_run)
+        return cls(settings, read_samples(files, images), files, features, dry_run, gpu)
 
-    def describe(self, folders: Sequence[Path]) -> None:
-        """Print settings, steps and output paths as `name = value` lines on stdout."""
+    def describe(self, runs: Sequence[tuple[Path, dict[str, Any]]], keep: int) -> None:
+        """Print settings, steps, output paths and costs as `name = value` lines on stdout.
+
+        `runs` are output folders, each with encoder, llm, compressor and visual_tokens.
+        """
+        from vtc.commands.dry_run import costs
+
+        # Before a word is out: models that cannot be had are named here.
+        lines = costs(self, runs, keep)
         n_samples = len(self.samples.rows)
         facts = {
             **self.settings.as_dict(),
@@ -148,8 +164,10 @@ class Request:
         }
         for name, value in facts.items():
             click.echo(f"{name} = {value}")
-        for folder in folders:
+        for folder, _ in runs:
             click.echo(f"output = {folder}{' (exists)' if folder.exists() else ''}")
+        for line in lines:
+            click.echo(line)
 
     def run(self, train: Callable[..., Any], n_runs: int) -> None:
         """Train with progress on stderr; every run's footer names the inputs and the settings."""

@@ -197,10 +197,13 @@ def disk(job: Job) -> dict[str, int]:
     }
 
 
-def estimate(job: Job, gpu: Gpu | None, mfu: float = MFU) -> dict[str, Any]:
-    """A row of the ESTIMATE table; without a GPU its hours, and whether it fits, are empty."""
+def estimate(job: Job, gpu: Gpu | None, mfu: float = MFU, *, on_gpu: bool = True) -> dict[str, Any]:
+    """A row of the ESTIMATE table; without a GPU its hours, and whether it fits, are empty.
+
+    Memory is that of a training on a GPU, named or not, or else on the CPU.
+    """
     needed, of_encoder = flops(job)
-    held = memory(job)
+    held = memory(job, gpu=on_gpu)
     row: dict[str, Any] = {
         "recipe": job.recipe,
         "command": job.command,

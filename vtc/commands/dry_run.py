@@ -1,0 +1,97 @@
+"""What `--dry-run` of a training command says of its costs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def costs(request: Any, runs: Sequence[tuple[Path, dict[str, Any]]], keep: int) -> list[str]:
+    """Lines `estimate = ...`, one a run and one of all.
+
+    `runs` are output folders, each with encoder, llm, compressor and visual_tokens. Without a GPU
+    (named, or in this machine) memory is that of a training on the CPU, and there are no hours.
+    Raises InputError for a model that cannot be had or a GPU that is not known.
+    """
+    from vtc.commands.estimate import parts_of
+    from vtc.cost.data import counted
+    from vtc.cost.job import Job, estimate
+
+    settings, gpu = request.settings, _gpu(request.gpu)
+    first_stage = settings.stage == "projector"
+    flags = {
+        **settings.as_dict(),
+        "lora_r": settings.lora.r,
+        "lora_dropout": settings.lora.dropout,
+        "features": request.features,
+        "keep": keep,
+    }
+    rows = [
+        estimate(
+            Job(
+                "train-projector" if first_stage else "finetune",
+                "",
+                parts_of(**models),
+                counted(request.samples.rows, settings.template),
+                flags,
+                side_by_side=len(runs) if first_stage else 1,
+            ),
+            gpu,
+            on_gpu=gpu is not None,
+        )
+        for _, models in runs
+    ]
+    lines = [_line(str(folder), row) for (folder, _), row in zip(runs, rows, strict=True)]
+    return [*lines, _line("in all", _sum(rows))]
+
+
+def models_of(run: Path) -> dict[str, Any]:
+    """The models a run is made of, by the folders where they stand now.
+
+    Raises InputError if one is gone or has changed.
+    """
+    from vtc.model.run import read_manifest
+    from vtc.model.sources import locate
+
+    manifest = read_manifest(run)
+    places = {part: locate(manifest[part], run) for part in ("encoder", "llm")}
+    return {**places, **{name: manifest[name] for name in ("compressor", "visual_tokens")}}
+
+
+def _gpu(name: str | None) -> Any:
+    """The GPU named, else this machine's if the catalog has it, else None."""
+    from vtc.catalog import gpus
+    from vtc.errors import InputError
+
+    if name:
+        return gpus.find(name)
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    try:
+        return gpus.find(torch.cuda.get_device_name())
+    except InputError:
+        return None
+
+
+def _sum(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """All runs: what adds up, and the largest of what does not."""
+    added = ("tokens", "flops", "disk_run", *(["gpu_hours"] if "gpu_hours" in rows[0] else []))
+    largest = max(rows, key=lambda row: row["memory_peak"])
+    checkpoints = max(row["disk_checkpoints"] for row in rows)
+    total = {name: sum(row[name] for row in rows) for name in added}
+    return {**largest, **total, "disk_checkpoints": checkpoints}
+
+
+def _line(what: str, row: dict[str, Any]) -> str:
+    from vtc.tables.quantity import format_flops
+
+    parts = [f"{row['tokens']:,} tokens", format_flops(row["flops"])]
+    memory = f"{row['memory_peak'] / 2**30:.2f} GiB of memory"
+    if row.get("gpu"):
+        parts.append(f"{row['gpu_hours']:.3g} hours of {row['gpu']} at {row['mfu']:.0%}")
+        best = row["fitting_batch_size"]
+        fits = f"fits with --batch-size {best}" if best else "does not fit"
+        memory += " (fits)" if row["fits"] else f" ({fits})"
+    disk = (row["disk_run"] + row["disk_checkpoints"]) / 1e6
+    return f"estimate = {what}: {', '.join([*parts, memory, f'{disk:,.1f} MB of disk'])}"
