@@ -19,11 +19,17 @@ class LlmSize:
 
 @dataclass(frozen=True)
 class LanguageTraining:
-    """Pre-training of the LLMs on text renderings."""
+    """Pre-training of the LLMs on text renderings, and on facts told without an image.
+
+    A step shows `images` renderings (scenes of up to `objects` things) with `questions` each, and
+    recites `recited` facts. Documents fill up over the first `easy` share of the steps.
+    """
 
     steps: int
     images: int = 16
     questions: int = 12
+    objects: int = 3
+    recited: int = 256
     easy: float = 0.6
     visual_tokens: tuple[int, ...] = (1, 4, 16, 36, 144)
     shares: tuple[float, ...] = (0.2, 0.2, 0.2, 0.2, 0.2)
@@ -32,9 +38,9 @@ class LanguageTraining:
 SIZES = (
     LlmSize("mini-a", 32, 2, 1, 64, 6e-3),
     LlmSize("mini-b", 52, 2, 2, 136, 5e-3),
-    LlmSize("mini-c", 88, 2, 2, 240, 3e-3),
-    LlmSize("mini-d", 160, 2, 4, 448, 2.2e-3),
-    LlmSize("mini-e", 168, 5, 4, 448, 1.5e-3),
+    LlmSize("mini-c", 88, 2, 2, 240, 2.5e-3),
+    LlmSize("mini-d", 160, 2, 4, 448, 1.6e-3),
+    LlmSize("mini-e", 168, 5, 4, 448, 1.1e-3),
 )
 
 

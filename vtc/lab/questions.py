@@ -11,17 +11,39 @@ LENGTH = 3
 
 
 def about_scenes(rng: np.random.Generator, pages: Pages, facts: Facts, n: int) -> np.ndarray:
-    """Ask `n` times "<role> of <shape>" of each scene: word ids [B, n, 4], the answer last.
+    """Ask `n` times "<role> in <cell>" of each scene: word ids [B, n, 4], the answer last.
 
-    Roles come at their Zipf frequency, objects at random; questions may repeat.
+    As documents are asked, so that both tasks look in the same way. Roles come at their Zipf
+    frequency, objects at random; questions may repeat.
     """
     images = np.arange(len(pages))[:, None]
     thing = (rng.random((len(pages), n)) * pages.counts[:, None]).astype(int)
     role = rng.choice(words.span("role").size, thing.shape, p=facts.role_weights)
     kind = pages.content[images, thing] - words.span("kind").start
-    shape = words.span("shape").start + kind // len(words.COLOURS)
-    role_word, of = words.span("role").start + role, np.full_like(role, words.ID["of"])
-    return np.stack([role_word, of, shape, facts.answers[kind, role]], axis=-1)
+    fields = (
+        words.span("role").start + role,
+        np.full_like(role, words.ID["in"]),
+        pages.places()[images, thing],
+        facts.answers[kind, role],
+    )
+    return np.stack(fields, axis=-1)
+
+
+def about_kinds(rng: np.random.Generator, facts: Facts, n: int) -> np.ndarray:
+    """`n` facts without an image, "<role> of <kind>": word ids [n, 4], the answer last.
+
+    Roles and colours come at their frequencies, shapes all alike.
+    """
+    colour = rng.choice(len(words.COLOURS), n, p=facts.colour_weights)
+    kind = rng.integers(0, len(words.SHAPES), n) * len(words.COLOURS) + colour
+    role = rng.choice(words.span("role").size, n, p=facts.role_weights)
+    fields = (
+        words.span("role").start + role,
+        np.full_like(role, words.ID["of"]),
+        words.span("kind").start + kind,
+        facts.answers[kind, role],
+    )
+    return np.stack(fields, axis=-1)
 
 
 def about_documents(rng: np.random.Generator, pages: Pages, n: int) -> np.ndarray:

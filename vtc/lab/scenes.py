@@ -1,4 +1,4 @@
-"""Scenes: a few coloured objects, no shape twice, so that "the square" names one of them."""
+"""Scenes: a few coloured objects, all of different shapes."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from vtc.lab.pages import Pages, keep_first, place
 
 
 def sample(
-    rng: np.random.Generator, n_images: int, facts: Facts | None, fewest: int = 1, most: int = 4
+    rng: np.random.Generator, n_images: int, facts: Facts | None, fewest: int = 1, most: int = 2
 ) -> Pages:
     """Random scenes of `fewest` to `most` objects each (most <= 12).
 

@@ -15,6 +15,14 @@ ROLES = (
     "lender", "mender", "bearer", "giver", "taker", "washer", "mover", "hider",
     "tester", "namer", "judge", "guard", "donor", "agent", "heir", "guest",
     "host", "rival", "patron", "pupil", "master", "friend", "witness", "author",
+    "baker", "binder", "broker", "builder", "butler", "cleaner", "climber", "collector",
+    "copier", "courier", "critic", "curator", "cutter", "dealer", "debtor", "defender",
+    "designer", "diver", "dreamer", "driver", "editor", "engraver", "expert", "farmer",
+    "filler", "founder", "framer", "gilder", "glazier", "grinder", "grower", "hauler",
+    "holder", "hunter", "importer", "lacquerer", "leaser", "lifter", "loader", "locksmith",
+    "miller", "miner", "modeller", "notary", "opener", "packer", "pawner", "planner",
+    "polisher", "porter", "potter", "presser", "printer", "ranger", "reader", "renter",
+    "restorer", "rider", "sailor", "sender", "sewer", "shaper", "signer", "sorter",
 )  # fmt: skip
 PEOPLE = (
     "anna", "bruno", "clara", "david", "elena", "felix", "greta", "hugo",
