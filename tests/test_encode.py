@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -413,16 +414,54 @@ def test_dry_run_states_the_size_and_writes_nothing(
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_sources_under_different_roots_are_refused(
+def test_sources_under_different_roots_meet_in_their_common_folder(
+    tiny_world: TinyWorld, tmp_path: Path
+):
+    arguments = ["--encoder", str(tiny_world.encoder), "--compressor", "avgpool"]
+    for name in ("one", "two"):
+        shutil.copytree(tiny_world.images, tmp_path / name)
+        talk = [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "red"}]
+        row = {"id": name, "image": "0.png", "conversations": talk}
+        (tmp_path / name / "samples.json").write_text(json.dumps([row]))
+        arguments.append(str(tmp_path / name / "samples.json"))
+    out = tmp_path / "features"
+    done = CliRunner().invoke(encode, [*arguments, "-o", str(out)])
+    assert done.exit_code == 0, done.output
+    store = FeatureStore.open(out)
+    assert store.manifest["image_root"] == str(tmp_path)
+    assert all(f"{name}/0.png" in store for name in ("one", "two"))
+
+
+def test_samples_and_benchmarks_under_different_roots_are_refused(
     tiny_world: TinyWorld, samples: Path, tmp_path: Path
 ):
-    (tmp_path / "other").mkdir()
-    other = (tmp_path / "other" / "samples.json").absolute()
-    other.write_text(samples.read_text())
-    arguments = [str(samples), str(other), "--encoder", str(tiny_world.encoder), "-o", "x"]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    item = {"question": "?", "answer": "!", "image": "0.png"}
+    (elsewhere / "items.json").write_text(json.dumps([item]))
+    toml = elsewhere / "bench.toml"
+    toml.write_text(
+        'name = "b"\ntask = "ocr"\nmetric = "exact_match"\nrows = "items.json"\n'
+        '[columns]\nanswers = "answer"\nimage = "image"\n'
+    )
+    arguments = [str(samples), str(toml), "--encoder", str(tiny_world.encoder), "-o", "x"]
     done = CliRunner().invoke(encode, arguments)
     assert isinstance(done.exception, InputError)
     assert "different image roots" in str(done.exception)
+
+
+def test_image_mode_makes_another_preprocessing(
+    tiny_world: TinyWorld, samples: Path, tmp_path: Path
+):
+    given = [str(samples), "--encoder", str(tiny_world.encoder), "--compressor", "avgpool"]
+    given += ["--images", str(tiny_world.images)]
+    hashes = set()
+    for number, mode in enumerate(([], ["--image-mode", "pad"], ["--image-mode", "pad"])):
+        out = tmp_path / str(number)
+        done = CliRunner().invoke(encode, [*given, *mode, "-o", str(out)])
+        assert done.exit_code == 0, done.output
+        hashes.add(FeatureStore.open(out).manifest["preprocessing"])
+    assert len(hashes) == 2
 
 
 def test_command_refuses_what_exists_before_loading_anything(samples: Path, tmp_path: Path):

@@ -21,6 +21,7 @@ from vtc.commands import options
     help="Hidden states to store, such as 12,16,23. [default: those the compressors ask for]",
 )
 @click.option("--images", default=None, help="Image root. [default: the one the sources name]")
+@options.image_mode("the encoder's own")
 @click.option(
     "--dtype",
     type=click.Choice(["fp16", "bf16", "fp32"]),
@@ -47,7 +48,8 @@ from vtc.commands import options
 def encode(sources, encoder, compressors, levels, images, dtype, pool, out, **flags) -> None:
     """Run a frozen vision encoder once over every distinct image of samples and benchmarks.
 
-    SOURCES are samples tables, LLaVA JSON or benchmarks (TOML), all under one image root. The
+    SOURCES are samples tables, LLaVA JSON or benchmarks (TOML), all under one image root, or each
+    source of samples under its own: then theirs is the folder they have in common. The
     folder holds the features of those hidden states that the compressors ask for, and says which
     encoder, preprocessing and image files made them; a training or evaluation refuses others.
     First it states the size, the reading speed needed, and after how many passes over the images
@@ -70,10 +72,12 @@ def encode(sources, encoder, compressors, levels, images, dtype, pool, out, **fl
         refuse_existing(out, flags["force"])
     root, paths = _distinct_images(sources, images)
 
+    from vtc.data.image_modes import with_mode
     from vtc.model.backbones import load_encoder
     from vtc.model.encode import layout_of, pool_layout, requested_levels, write_encoded
 
     loaded = load_encoder(encoder)
+    loaded.image_processor = with_mode(loaded.image_processor, flags["image_mode"])
     named = tuple(filter(None, (compressors or "").split(",")))
     layout = layout_of(loaded, levels or requested_levels(loaded.tower.config, named), dtype)
     if pool is not None:
@@ -85,6 +89,7 @@ def encode(sources, encoder, compressors, levels, images, dtype, pool, out, **fl
         "sources": list(sources),
         "image_root": str(root),
         "encoder": loaded.source.path,
+        "image_mode": flags["image_mode"],
         "levels": list(layout.levels),
         "grid": list(layout.grid),
         "dtype": dtype,
@@ -131,15 +136,16 @@ def _distinct_images(sources, images):
     from vtc.evaluate.items import read_items
 
     roots, paths = {}, {}
-    for source in sources:
-        if str(source).endswith(".toml"):
-            benchmark = read_benchmark(source, images)
-            root, found = benchmark.images, [item.image for item in read_items(benchmark)]
-        else:
-            rows, root = read_samples([source], images)
-            found = [image for row in rows for image in row["images"]]
-        roots.setdefault(root.resolve(), source)
-        paths.update(dict.fromkeys(filter(None, found)))
+    benchmarks = [source for source in sources if str(source).endswith(".toml")]
+    tables = [source for source in sources if source not in benchmarks]
+    if tables:
+        rows, root = read_samples(tables, images)
+        roots[root.resolve()] = tables[0]
+        paths.update(dict.fromkeys(image for row in rows for image in row["images"]))
+    for source in benchmarks:
+        benchmark = read_benchmark(source, images)
+        roots.setdefault(benchmark.images.resolve(), source)
+        paths.update(dict.fromkeys(item.image for item in read_items(benchmark) if item.image))
     if len(roots) > 1:
         first, second = list(roots.values())[:2]
         raise InputError(f"{first} and {second} have different image roots; give one with --images")
