@@ -33,6 +33,11 @@ def stage_options(*, lr: float, batch_size: int, accumulate: int, template: str)
             default=template,
             help="plain: image, caption, newline. chat: the LLM's chat template.",
         ),
+        click.option(
+            "--weights",
+            help="Passes an epoch makes over each source of samples: 2,1 or NAME=0.5. "
+            "[default: one each]",
+        ),
         options.chat_template,
         options.image_mode("the run's or the encoder's own"),
         click.option(
@@ -142,7 +147,8 @@ class Request:
         )
         named = {_RENAMED.get(name, name): value for name, value in flags.items()}
         settings = stage.with_(**named, **more)
-        return cls(settings, read_samples(files, images), files, features, dry_run, gpu)
+        samples = read_samples(files, images, weights=settings.weights, seed=settings.seed)
+        return cls(settings, samples, files, features, dry_run, gpu)
 
     def describe(self, runs: Sequence[tuple[Path, dict[str, Any]]], keep: int) -> None:
         """Print settings, steps, output paths and costs as `name = value` lines on stdout.

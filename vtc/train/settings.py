@@ -64,6 +64,7 @@ class StageSettings:
     batch_size: int
     accumulate: int
     template: TemplateName
+    weights: str | None = None
     chat_template: str | None = None
     image_mode: ImageMode | None = None
     query_position: QueryPosition | None = None
