@@ -4,16 +4,21 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import click
 import pytest
 
+from vtc import cli
 from vtc.cli import main
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 STUDIES = sorted(path.parent for path in RECIPES.rglob("study.toml"))
-STEPS = sorted(set(RECIPES.rglob("*.toml")) - {study / "study.toml" for study in STUDIES})
+WHOLE = [path for name in ("paper", "modern") for path in sorted(RECIPES.glob(f"{name}/*.toml"))]
+STEPS = sorted(
+    set(RECIPES.rglob("*.toml")) - {study / "study.toml" for study in STUDIES} - set(WHOLE)
+)
 STUDY_KEYS = {"sizes", "visual_tokens", "seeds", "holdout", "text_tokens", "flops", "finetune_lr"}
 
 
@@ -59,4 +64,117 @@ def test_the_shell_pipeline_parses_and_names_every_step():
     script = RECIPES / "study/study.sh"
     assert subprocess.run(["bash", "-n", str(script)]).returncode == 0
     steps = set(re.findall(r"^ *vtc ([a-z-]+)", script.read_text(encoding="utf-8"), re.MULTILINE))
-    assert steps == set(main.commands) - {"show"}
+    assert steps == set(main.commands) - {"show", "estimate", "import", "export"}
+
+
+@cache
+def planned_rows(path):
+    """The estimate of every run of a recipe, each on the GPU its job names."""
+    from vtc.catalog import gpus
+    from vtc.commands.estimate import _jobs
+    from vtc.cost.job import estimate
+    from vtc.cost.recipe import read_recipes
+
+    plans = read_recipes([path])
+    return [estimate(job, gpus.find(plan.gpu)) for plan in plans for job in _jobs(plan)]
+
+
+@pytest.mark.parametrize("path", WHOLE, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_whole_recipe_fits_its_gpus_with_exact_batches(path):
+    rows = planned_rows(path)
+    batches = {(row["command"], row["batch_size"] * row["accumulate"]) for row in rows}
+    second = 256 if path.parent.name == "paper" else 128
+    assert batches == {("train-projector", 256), ("finetune", second)}
+    assert [row["llm"] for row in rows if not row["fits"]] == []
+    assert {row["visual_tokens"] for row in rows} == {1, 4, 16, 36, 64, 144, 576}
+    assert {row["steps"] for row in rows if row["command"] == "train-projector"} == {2181}
+
+
+def test_the_papers_recipes_are_of_all_its_llms():
+    of = {path.stem: {row["llm"] for row in planned_rows(path)} for path in WHOLE}
+    sizes = {f"Qwen/Qwen1.5-{size}B-Chat" for size in ("0.5", "1.8", "4", "7", "14")}
+    assert of["lora"] == of["qlora"] == sizes | {"lmsys/vicuna-7b-v1.5"}
+    assert of["full"] == of["lora"] - {"Qwen/Qwen1.5-14B-Chat"}
+
+
+def test_the_papers_hyperparameters_are_llavas():
+    for path in WHOLE[:3]:
+        recipe = tomllib.loads(path.read_text(encoding="utf-8"))
+        first, second = recipe["train-projector"], recipe["finetune"]
+        assert (first["lr"], first["template"], first["image-mode"]) == (1e-3, "plain", "crop")
+        assert second["lr"] == (2e-5 if path.stem == "full" else 2e-4)
+        assert (second["method"], second["image-mode"]) == (path.stem, "pad")
+        for stage in (first, second):
+            assert (stage["warmup"], stage["weight-decay"], stage["epochs"]) == (0.03, 0, 1)
+            assert stage["max-length"] == 2048
+        if path.stem != "full":
+            shape = [second[f"lora-{name}"] for name in ("r", "alpha", "dropout")]
+            assert shape == [128, 256, 0.05]
+
+
+def test_a_recipe_is_a_config_file_of_both_commands(capsys):
+    for command in ("train-projector", "finetune"):
+        asked = ["run", "--config", str(RECIPES / "paper/lora.toml"), "-o", "out"]
+        context = main.commands[command].make_context(command, asked, resilient_parsing=True)
+        assert context.params["batch_size"] == (32 if command == "train-projector" else 2)
+        assert context.params["gradient_checkpointing"] is True
+    with pytest.raises(SystemExit) as caught:
+        cli.run(["eval", "run", "--config", str(RECIPES / "paper/lora.toml")])
+    assert caught.value.code == 2
+    assert "has tables, but no [eval]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "n_llms", "last"),
+    [
+        (("method=full",), 5, "all"),
+        (("method=qlora", "llms=Qwen1.5-7B-Chat", "benchmarks=benchmarks"), 1, "fit"),
+    ],
+)
+def test_the_papers_study_plans_every_step(tmp_path, settings, n_llms, last):
+    pytest.importorskip("snakemake")
+    for name in ("blip_laion_cc_sbu_558k.json", "llava_v1_5_mix665k.json"):
+        (tmp_path / name).write_text("[]")
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "gqa.toml").write_text("")
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(RECIPES / "paper/Snakefile")]
+    command += ["--directory", str(tmp_path), "--cores", "1", "-n", "-p"]
+    command += ["--config", "data=.", *settings]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    planned = done.stdout + done.stderr
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", planned, re.MULTILINE))
+    assert counts["check_data"] == "2"
+    assert counts["train_projector"] == counts["finetune"] == str(n_llms)
+    assert last in counts
+    trained = re.findall(r"vtc train-projector .*", planned)
+    assert len(set(trained)) == n_llms
+    if n_llms == 5:
+        assert sum("lora.toml --llm Qwen/Qwen1.5-14B-Chat" in line for line in trained) == 1
+    else:
+        assert "--batch-size 4 --accumulate 64 --resume -o stage1/Qwen1.5-7B-Chat" in trained[0]
+        assert "stage2/Qwen1.5-7B-Chat/Qwen1.5-7B-Chat-tokenpacker-v576" in planned
+
+
+def test_the_reproduction_parses_and_its_flags_are_flags():
+    script = RECIPES / "paper/reproduce.sh"
+    assert subprocess.run(["bash", "-n", str(script)]).returncode == 0
+    text = script.read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = re.findall(r"^vtc ([a-z-]+) (.*)", text, re.MULTILINE)
+    assert [command for command, _ in lines] == [
+        "estimate", "check-data", "check-data", "train-projector", "finetune", "eval", "score",
+    ]  # fmt: skip
+    for command, words in lines:
+        known = {option for param in main.commands[command].params for option in param.opts}
+        assert set(re.findall(r"(?<=\s)--[a-z-]+", words)) <= known
+
+
+@pytest.mark.parametrize(("scores", "code"), [((0.41, 0.412), 0), ((0.45, 0.45), 1)])
+def test_a_cell_is_compared_with_the_published_one(tmp_path, scores, code):
+    table = tmp_path / "scores.csv"
+    rows = [f"reasoning,Qwen1.5-0.5B-Chat,16,{score}\n" for score in scores]
+    table.write_text("task,backbone,visual_tokens,score\n" + "".join(rows))
+    command = [sys.executable, str(RECIPES / "paper/compare.py"), str(table)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert "published 0.4078" in done.stdout

@@ -1,6 +1,7 @@
 """`vtc estimate`: what a recipe will take, before anything is downloaded or trained."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -91,21 +92,28 @@ def parts_of(encoder: str, llm: str, compressor: str, visual_tokens: int) -> Any
     The compressor states its own costs. Raises InputError for a model that is nowhere.
     """
     from vtc.catalog import encoders, llms
-    from vtc.compress.statement import statement
     from vtc.cost.job import Parts
-    from vtc.cost.memory import CompressorCost
 
     vision, text = _shape(encoders.shape, encoder), _shape(llms.shape, llm)
+    cost = _stated(compressor, vision, text.hidden_size, visual_tokens)
+    return Parts(llm, text, encoder, vision, compressor, cost, visual_tokens)
+
+
+@cache
+def _stated(compressor: str, vision: Any, text_width: int, visual_tokens: int) -> Any:
+    """What a compressor states of itself; both stages, and LLMs of one width, share it."""
+    from vtc.compress.statement import statement
+    from vtc.cost.memory import CompressorCost
+
     stated = statement(
         compressor,
         vision_width=vision.hidden_size,
-        text_width=text.hidden_size,
+        text_width=text_width,
         depth=vision.n_layers,
         grid=vision.grid,
         visual_tokens=visual_tokens,
     )
-    cost = CompressorCost(*stated)
-    return Parts(llm, text, encoder, vision, compressor, cost, visual_tokens)
+    return CompressorCost(*stated)
 
 
 def _shape(of: Callable[[str | Path], Any], source: str) -> Any:
