@@ -51,3 +51,32 @@ def law(table, law_file, tasks, text_tokens, drop_suspect, out, force):
 
     style.save(draw(panels, text_tokens), out, force)
     console.say(f"wrote {out} ({len(panels)} task{'s' * (len(panels) != 1)})")
+
+
+@plot.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path())
+@click.option("-o", "--out", required=True, help="Figure file: .png, .svg or .pdf.")
+@click.option("--force", is_flag=True, help="Overwrite a figure that exists.")
+@options.config
+def train(runs, out, force):
+    """Loss, gradient norm and learning rate of trainings against samples, a curve a run.
+
+    RUN is a run folder, a checkpoint of a training under way (OUT/NAME.training/step-...), or a
+    train_log.parquet.
+
+    \b
+    Example:
+      vtc plot train runs/tokenpacker-v1 runs/tokenpacker-v16 -o loss.png
+    """
+    from vtc import console
+    from vtc.figures.panel import file_format
+    from vtc.tables.atomic import refuse_existing
+
+    file_format(out)
+    refuse_existing(out, force)
+
+    from vtc.figures import style
+    from vtc.figures.train import draw, read_logs
+
+    style.save(draw(read_logs(runs)), out, force)
+    console.say(f"wrote {out} ({len(runs)} run{'s' * (len(runs) != 1)})")
