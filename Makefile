@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY := passive
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help install demo test lint format docs coverage constraints clean
+.PHONY: help install demo test soak lint format docs coverage constraints clean
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -29,6 +29,9 @@ demo: install ## The quick study, from images to a recommendation (about ten min
 
 test: install ## All tests, offline, on the CPU
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=85
+
+soak: install ## Trainings killed at random moments, twenty times each kind, end as undisturbed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s tests/soak.py
 
 lint: install ## Style and types
 	$(BIN)/ruff check .
