@@ -317,3 +317,42 @@ def test_another_parquet_table_is_refused(tmp_path):
     (tmp_path / "b.parquet").write_text("[]")
     with pytest.raises(InputError, match="is not a Parquet file"):
         open_source(tmp_path / "b.parquet")
+
+
+@pytest.fixture(scope="module")
+def two_sources(tiny_world, tmp_path_factory):
+    """Two JSON files of 4 rows each over the tiny world's images, and its backbones' flags."""
+    folder = tmp_path_factory.mktemp("two")
+    for name in ("a", "b"):
+        (folder / f"{name}.json").write_text(json.dumps([llava(f"{name}{n}") for n in range(4)]))
+    backbones = ("--encoder", tiny_world.encoder, "--llm", tiny_world.qwen)
+    return folder, (*backbones, "--images", tiny_world.images, "--visual-tokens", 4)
+
+
+def test_training_takes_mixtures_image_modes_and_query_positions(two_sources, monkeypatch, capsys):
+    folder, flags = two_sources
+    monkeypatch.chdir(folder)
+    more = ("--image-mode", "pad", "--query-position", "before", "--chat-template", "chatml")
+    vtc("train-projector", "a.json", "b.json", *flags, *more, "--weights", "b.json=2.5",
+        "--dry-run", "-o", "runs")  # fmt: skip
+    said = capsys.readouterr().out
+    for line in ("samples = 14", "image_mode = pad", "query_position = before", "weights = b.json"):
+        assert f"\n{line}" in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--weights", "1,2,3"), "--weights 1,2,3: 3 for 2 sources"),
+        (("--chat-template", "absent"), "absent is no file of text, nor one of vicuna"),
+        (("--images", "absent"), "image root absent is no folder; name it with --images"),
+    ],
+)
+def test_training_names_what_is_wrong_with_its_data(
+    two_sources, monkeypatch, capsys, flags, message
+):
+    folder, given = two_sources
+    monkeypatch.chdir(folder)
+    vtc("train-projector", "a.json", "b.json", *given, *flags, "-o", "runs", code=2)
+    assert message in capsys.readouterr().err
+    assert not (folder / "runs").exists()

@@ -12,7 +12,7 @@ from vtc.commands import training
     multiple=True,
     required=True,
     type=click.Path(),
-    help="Samples of check-data, or LLaVA JSON; may be given several times.",
+    help="Samples: a table of check-data, LLaVA JSON, a dataset; may be given several times.",
 )
 @click.option(
     "--method",

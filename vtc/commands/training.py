@@ -140,6 +140,7 @@ class Request:
     @classmethod
     def of(cls, files: Sequence[str], flags: dict[str, Any], stage: Any, **more: Any) -> "Request":
         """Settings from flags over a stage's defaults; reads the samples, opens no image."""
+        from vtc.data.chat_templates import template_text
         from vtc.data.samples import read_samples
 
         images, features, dry_run, gpu = (
@@ -147,8 +148,15 @@ class Request:
         )
         named = {_RENAMED.get(name, name): value for name, value in flags.items()}
         settings = stage.with_(**named, **more)
+        if settings.chat_template is not None:
+            template_text(settings.chat_template)
         samples = read_samples(files, images, weights=settings.weights, seed=settings.seed)
         return cls(settings, samples, files, features, dry_run, gpu)
+
+    @property
+    def inputs(self) -> list[str]:
+        """The files that make a run what it is."""
+        return [*self.files, *filter(None, [self.settings.chat_template])]
 
     def describe(self, runs: Sequence[tuple[Path, dict[str, Any]]], keep: int) -> None:
         """Print settings, steps, output paths and costs as `name = value` lines on stdout.
@@ -193,5 +201,5 @@ class Request:
                 inputs=inputs,
                 say=console.say,
                 advance=advance,
-                footer=footer(settings=settings.as_dict(), inputs=self.files, seed=settings.seed),
+                footer=footer(settings=settings.as_dict(), inputs=self.inputs, seed=settings.seed),
             )
