@@ -1,5 +1,8 @@
 """LoRA on a vtc model: put on, saved, put back, merged. All through PEFT."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -65,7 +68,16 @@ def wrap(
         target_modules=targets,
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+    with _quiet():
+        return get_peft_model(model, config)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps off the screen what PEFT asks of transformers by an old name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`")
+        yield
 
 
 def save_adapter(wrapped: Any, run: Path) -> None:
@@ -84,7 +96,8 @@ def attach(model: VtcForConditionalGeneration, run: Path, merge: bool) -> Any:
     from peft import PeftModel
 
     try:
-        wrapped = PeftModel.from_pretrained(model, str(run / ADAPTER))
+        with _quiet():
+            wrapped = PeftModel.from_pretrained(model, str(run / ADAPTER))
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         first = str(error).splitlines()[0]
         raise InputError(f"run {run}: its LoRA weights do not load ({first})") from None

@@ -8,6 +8,9 @@ from typing import Any
 
 import torch
 
+# It warns on a CPU that an optional package of kernels is absent; PEFT and Trainer load it.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
 KEPT = tuple(rf"(?:.*\.)?{name}" for name in ("vision_tower", "multi_modal_projector", "lm_head"))
 """Patterns of the modules of a vtc model that keep their floating type (a projector in 4 bits
 cannot be loaded from its own checkpoint: haotian-liu/LLaVA#433, #1384)."""
