@@ -29,6 +29,11 @@ from vtc.commands import training
     help="Layers of the LLM that LoRA adapts, such as q_proj,v_proj or layers.0.*. [default: all]",
 )
 @click.option(
+    "--compressor-lr",
+    type=float,
+    help="Peak learning rate of the compressor. [default: that of --lr]",
+)
+@click.option(
     "--turns",
     type=click.Choice(["dialogue", "independent"]),
     default="dialogue",

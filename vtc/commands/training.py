@@ -11,7 +11,7 @@ import click
 
 from vtc.commands import options
 
-_RENAMED = {"lr": "learning_rate"}
+_RENAMED = {"lr": "learning_rate", "compressor_lr": "compressor_learning_rate"}
 
 
 def stage_options(*, lr: float, batch_size: int, accumulate: int, template: str) -> Callable:

@@ -50,7 +50,8 @@ class AlignSettings:
 
 
 _POSITIVE = (
-    *("learning_rate", "batch_size", "accumulate", "epochs", "max_steps", "max_length"),
+    *("learning_rate", "compressor_learning_rate", "batch_size", "accumulate", "epochs"),
+    *("max_steps", "max_length"),
     *("max_questions", "log_every", "length_bucket"),
 )
 
@@ -68,6 +69,7 @@ class StageSettings:
     chat_template: str | None = None
     image_mode: ImageMode | None = None
     query_position: QueryPosition | None = None
+    compressor_learning_rate: float | None = None
     objective: Objective = "lm"
     method: Method = "full"
     epochs: float = 1.0
@@ -92,7 +94,7 @@ class StageSettings:
         for name in _POSITIVE:
             value = getattr(self, name)
             if value is not None and not value > 0:
-                flag = {"learning_rate": "lr"}.get(name, name.replace("_", "-"))
+                flag = name.replace("learning_rate", "lr").replace("_", "-")
                 raise InputError(f"--{flag} {value} must be above 0")
         if self.max_questions is not None and self.turns != "independent":
             raise InputError("--max-questions needs --turns independent")

@@ -21,6 +21,7 @@ from vtc.train import snapshot
 from vtc.train.checkpoints import Checkpoints
 from vtc.train.log import FACTS, Advance, BatchFacts, Counts, Described, LogRows, Row
 from vtc.train.processes import is_first, n_processes
+from vtc.train.rates import set_compressor_rate
 from vtc.train.settings import StageSettings
 from vtc.train.stopping import BatchLoss, Stop, not_a_number, stop_signals
 
@@ -44,6 +45,14 @@ class VtcTrainer(Trainer):
     step_loss = float("nan")
     length_bucket = 1
     order: BatchOrder | None = None
+    compressor_rate: float | None = None
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """As Trainer's, the compressor at its own learning rate if it has one."""
+        optimizer = super().create_optimizer(model)
+        if self.compressor_rate is not None:
+            set_compressor_rate(optimizer, model or self.model, self.compressor_rate)
+        return optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
         """Rows of similar length together; Trainer's own groups whole epochs' worth of them."""
@@ -228,6 +237,7 @@ def fit_model(
         )
         log.trainer = epochs.trainer = watch.trainer = trainer
         trainer.length_bucket = settings.length_bucket
+        trainer.compressor_rate = settings.compressor_learning_rate
         trainer.checkpoints, trainer.log_rows = checkpoints, log.rows
         # Both write to stdout or draw a second bar; stdout is for data.
         trainer.remove_callback(PrinterCallback)
