@@ -110,6 +110,7 @@ def test_the_papers_hyperparameters_are_llavas():
         if path.stem != "full":
             shape = [second[f"lora-{name}"] for name in ("r", "alpha", "dropout")]
             assert shape == [128, 256, 0.05]
+            assert second["compressor-lr"] == 2e-5
 
 
 def test_a_recipe_is_a_config_file_of_both_commands(capsys):
