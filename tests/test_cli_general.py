@@ -95,6 +95,9 @@ def test_a_flag_wins_over_the_config_file_which_wins_over_the_default(bare, tmp_
         ("metric = ", "is not valid TOML"),
         ('visual-tokens = "four"', "'--visual-tokens': 'four' is not a valid integer"),
         ("visual_tokens = 0", "'--visual-tokens': 0 is not in the range x>=1"),
+        ("[fit]", "has tables, but no [score]"),
+        ("[score]\nmetrik = 3", "'metrik' is no option of score"),
+        ('task = "ocr"\n[score]', "has tables; put 'task' into that of its command"),
     ],
 )
 def test_faults_of_a_config_file(bare, tmp_path, text, message):

@@ -159,3 +159,31 @@ def test_causal_attention_counts_the_pairs_that_count():
     shape = llms.shape("Qwen1.5-0.5B")
     dense = prefill_flops(shape, 10) - prefill_flops(shape, 10, attention="causal")
     assert dense == 4 * (100 - 55) * 24 * 1024
+
+
+def test_a_whole_model_costs_the_sum_of_its_parts(tiny_world):
+    from vtc.compress.statement import statement
+    from vtc.model.assemble import assemble
+
+    model = assemble(tiny_world.encoder, tiny_world.qwen, "tokenpacker", 4).model
+    model.set_attn_implementation("eager")
+    vision = encoder_from_config(model.config.vision_config.to_dict(), "encoder")
+    text = llm_from_config(model.config.text_config.to_dict(), "llm")
+    stated = statement(
+        "tokenpacker",
+        vision_width=vision.hidden_size,
+        text_width=text.hidden_size,
+        depth=vision.n_layers,
+        grid=vision.grid,
+        visual_tokens=4,
+    )
+    ids = torch.zeros(1, TOKENS, dtype=torch.long)
+    ids[0, 2:6] = model.config.image_token_id
+    pixels = torch.zeros(1, 3, vision.image_size, vision.image_size)
+    with torch.no_grad():
+        got = counted(lambda: model(ids, pixel_values=pixels, logits_to_keep=1, use_cache=False))
+    # TokenPacker multiplies queries with keys, and weights with values, element by element: it counts
+    # these products, torch counts matrix products alone.
+    unseen = 4 * vision.n_patches * vision.hidden_size
+    parts = encoder_flops(vision, max(stated.levels)) + stated.flops + prefill_flops(text, TOKENS)
+    assert got == parts - unseen

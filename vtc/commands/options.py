@@ -200,6 +200,10 @@ def _of_command(settings: dict[str, Any], command: str, file: str) -> dict[str, 
     """The settings of one command: of a recipe with a table a command, its table; else all."""
     if not any(isinstance(setting, dict) for setting in settings.values()):
         return settings
+    # Of a recipe, the jobs are a list of tables.
+    stray = [key for key in settings if key != "job" and not isinstance(settings[key], dict)]
+    if stray:
+        raise InputError(f"--config {file}: has tables; put '{stray[0]}' into that of its command")
     own = settings.get(command)
     if not isinstance(own, dict):
         raise InputError(f"--config {file}: has tables, but no [{command}]")
