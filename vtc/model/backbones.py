@@ -139,8 +139,9 @@ def _load_whole(source: str | Path, kind: Any, needed: str = "", **kwargs: Any) 
     model, found = _load(source, kind, output_loading_info=True, **kwargs)
     lacking = sorted(key for key in found["missing_keys"] if re.search(needed, key))
     if lacking:
+        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
         raise InputError(
-            f"model {source}: its weights lack {lacking[0]} and {len(lacking) - 1} more; "
+            f"model {source}: its weights lack {lacking[0]}{more}; "
             f"it is no whole {type(model).__name__}"
         )
     return model
