@@ -40,7 +40,7 @@ def train_projector(samples, encoder, llm, compressor, visual_tokens, **flags) -
     Only the compressor trains. Every V gives a run folder OUT/COMPRESSOR-vV, such as
     OUT/tokenpacker-v16, with the compressor's weights; the backbones stay where they are.
     Encoder and LLM are loaded once. SAMPLES are tables of check-data, LLaVA JSON, or Hugging Face
-    datasets whose images are files (see docs/training.md).
+    datasets whose images are files (see docs/data.md).
 
     \b
     Example:

@@ -55,8 +55,8 @@ class ConversationTemplate:
         self._scaffolds: dict[tuple[str, ...], _Scaffold] = {}
         if name == "chat" and not getattr(tokenizer, "chat_template", None):
             raise InputError(
-                f"tokenizer {tokenizer.name_or_path} has no chat template; put a "
-                "chat_template.jinja beside it, or use --template plain"
+                f"tokenizer {tokenizer.name_or_path} has no chat template; give one with "
+                "--chat-template, such as vicuna, or use --template plain"
             )
 
     def spans(self, turns: Sequence[Turn]) -> list[Span]:
