@@ -143,3 +143,61 @@ def test_a_lora_run_keeps_its_trained_projector(tiny_world, tmp_path):
     (folder / "compressor.safetensors").unlink()
     with pytest.raises(InputError, match=r"is damaged: it lacks compressor\.safetensors"):
         load_run(folder)
+
+
+@pytest.mark.parametrize("llm", ["qwen", "llama"])
+def test_no_answer_loses_its_labels(tiny_world, tmp_path, llm):
+    """Pains 1 and 2: "tokenization mismatch", all labels masked, loss 0 (LLaVA 1166, 1153), for
+    tokenizers with and without BOS and unk."""
+    one = build(tiny_world, llm=llm)
+    tokenizer = one.processor.tokenizer
+    batch = collator(one, read(tmp_path, tiny_world), FINETUNE)(list(range(6)))
+    said = tokenizer.decode(batch["labels"]).split(tokenizer.eos_token)
+    colours = ["red", "green", "blue", "yellow", "red blue", "green green"]
+    answers = [text for k, colour in enumerate(colours) for text in (colour, str(k))]
+    assert [text.strip() for text in said] == [*answers, ""]
+    assert one.model(**batch).loss > 0
+
+
+def test_bad_images_are_set_aside_before_the_training(tiny_world, tmp_path):
+    """Pain 8: missing, corrupt and wrongly named images kill a run after hours (LLaVA 1618, 601,
+    TinyLLaVA 91)."""
+    from PIL import Image
+    from train_samples import rows
+
+    from vtc import cli
+    from vtc.data.samples import read_samples
+
+    photos = tmp_path / "photos"
+    shutil.copytree(tiny_world.images, photos)
+    whole = (photos / "1.png").read_bytes()
+    (photos / "1.png").write_bytes(whole[: len(whole) // 2])
+    (photos / "2.png").write_text("<html>404</html>")
+    (photos / "3.png").unlink()
+    Image.new("RGB", (9, 9)).save(photos / "4.png", "GIF")
+    (tmp_path / "mix.json").write_text(json.dumps(rows(n=6)))
+    command = (
+        "check-data",
+        tmp_path / "mix.json",
+        "--images",
+        photos,
+        "-o",
+        tmp_path / "s.parquet",
+    )
+    for max_bad, code in (("1%", 2), ("50%", 0)):
+        with pytest.raises(SystemExit) as caught:
+            cli.run([*map(str, command), "--max-bad", max_bad])
+        assert caught.value.code == code
+        assert (tmp_path / "s.parquet").exists() == (code == 0)
+    samples = read_samples([tmp_path / "s.parquet"])
+    assert [sample["images"][0] for sample in samples.rows] == ["0.png", "4.png", "5.png"]
+    assert "pixel_values" in pixels_of(tiny_world, samples)
+
+
+def pixels_of(world, samples):
+    """What a model would read of all images of these samples."""
+    from vtc.model.backbones import load_image_processor
+    from vtc.train.image_sources import Pixels
+
+    processor = load_image_processor(world.encoder)
+    return Pixels(samples.image_root, processor)([row["images"][0] for row in samples.rows])
