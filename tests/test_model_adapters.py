@@ -229,5 +229,11 @@ def test_lora_weights_of_another_model_are_refused(runs, tmp_path):
     file = copy / "adapter" / "adapter_model.safetensors"
     other = {name: weight[:, :2] for name, weight in load_file(file).items()}
     save_file({n: w.contiguous() for n, w in other.items()}, file, metadata={"format": "pt"})
+    with pytest.raises(
+        InputError, match=r"adapter_model\.safetensors is damaged, or of another run"
+    ):
+        load_run(copy)
+    stated = read_manifest(copy)
+    (copy / "manifest.json").write_text(json.dumps({**stated, "files": {}}))
     with pytest.raises(InputError, match="LoRA weights do not load"):
         load_run(copy)
