@@ -202,6 +202,13 @@ def test_patterns_choose_the_layers(tiny_world):
         lora_targets(model, ("q_proj", "c_attn"))
 
 
+def test_patterns_that_match_nothing_stop_before_any_training(runs, tiny_world, tmp_path):
+    job = FinetuneJob((runs["projector"],), tmp_path / "out", method="lora", lora_targets=("c_fc",))
+    with pytest.raises(InputError, match="'c_fc' matches no linear layer of the LLM"):
+        finetune_runs(job, Inputs(read(tmp_path, tiny_world), FINETUNE.with_(method="lora")))
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("given", "fault"),
     [

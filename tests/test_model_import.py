@@ -274,8 +274,8 @@ def test_a_qwen_without_template_names_the_flag(hf, tiny_world, tmp_path):
     assert torch.equal(model.lm_head.weight[: len(own)], own)
 
 
-def test_an_imported_run_is_finetuned_on(original, tiny_world, tmp_path):
-    """As any stage-1 run."""
+def test_an_imported_run_is_finetuned_on(hf, tiny_world, tmp_path):
+    """As any stage-1 run, and without what it was imported from."""
     from train_samples import read
 
     from vtc.train.finetune import finetune_runs
@@ -283,7 +283,9 @@ def test_an_imported_run_is_finetuned_on(original, tiny_world, tmp_path):
     from vtc.train.jobs import FinetuneJob
     from vtc.train.settings import FINETUNE, LoraSettings
 
-    import_run(str(original), tmp_path / "run")
+    source = shutil.copytree(hf, tmp_path / "llava")
+    import_run(str(source), tmp_path / "run")
+    shutil.rmtree(source)
     settings = FINETUNE.with_(
         method="lora", max_steps=1, batch_size=2, accumulate=1, lora=LoraSettings(r=2)
     )

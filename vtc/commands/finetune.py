@@ -70,7 +70,9 @@ def finetune(runs, samples, method, **flags) -> None:
     more = {name: flags.pop(name) for name in ("turns", "max_questions")}
     where = training.take_job_flags(flags)
     request = training.Request.of(samples, flags, FINETUNE, method=method, lora=lora, **more)
-    job = FinetuneJob(tuple(Path(run) for run in runs), method=method, **where)
+    job = FinetuneJob(
+        tuple(Path(run) for run in runs), method=method, lora_targets=lora.targets, **where
+    )
     plan = job.plan()
     if request.dry_run:
         from vtc.commands.dry_run import models_of

@@ -7,10 +7,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from torch import nn
 
 from vtc.errors import InputError
+from vtc.model.config import VtcConfig
+from vtc.model.manifest import run_folder
 from vtc.model.modeling import VtcForConditionalGeneration
 
 ADAPTER = "adapter"
@@ -43,6 +46,15 @@ def lora_targets(model: VtcForConditionalGeneration, patterns: tuple[str, ...] =
         name for name in names if not patterns or any(_matches(name, one) for one in patterns)
     ]
     return [_INSIDE + name for name in chosen]
+
+
+def check_targets(run: Path, patterns: tuple[str, ...]) -> None:
+    """Raise InputError for a pattern that matches no layer of a run's LLM; loads no weights."""
+    if not patterns:
+        return
+    config = VtcConfig.from_pretrained(run_folder(run))
+    with torch.device("meta"):
+        lora_targets(VtcForConditionalGeneration(config), patterns)
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -135,8 +135,11 @@ def _unfreeze(run: Run, settings: StageSettings) -> Any:
 
 
 def _encoder_of(source: Path, known: Encoder | None, settings: StageSettings) -> Encoder | None:
-    """The encoder of a run, the one already loaded if it is the same."""
-    entry = read_manifest(source)["encoder"]
+    """The encoder of a run, the one already loaded if it is the same; a whole run has its own."""
+    manifest = read_manifest(source)
+    if manifest["weights"] == "full" or manifest.get("base"):
+        return known
+    entry = manifest["encoder"]
     if known is not None and known.source.fingerprint == entry["fingerprint"]:
         return known
     return load_encoder(locate(entry, source), weight_dtype(settings))

@@ -48,6 +48,7 @@ class FinetuneJob:
     out: Path
     force: bool = False
     method: str = "full"
+    lora_targets: tuple[str, ...] = ()
     saving: Saving = BY_DEFAULT
     report_to: str | None = None
 
@@ -55,9 +56,10 @@ class FinetuneJob:
         """Pairs of (stage-1 run, output folder), checked.
 
         Raises InputError for a run that is not finished, two runs with one output, an output that
-        exists or cannot be written, or LoRA upon LoRA.
+        exists or cannot be written, LoRA upon LoRA, or patterns of layers that match nothing.
         """
         # Loads torch, which checks that need no run should not wait for.
+        from vtc.model.adapters import check_targets
         from vtc.model.run import read_manifest
 
         pairs: dict[Path, Path] = {}
@@ -68,6 +70,8 @@ class FinetuneJob:
                     f"run {run} has LoRA weights, on which --method {self.method} cannot stand; "
                     f"make it whole first: vtc export {run} --merge -o DIR"
                 )
+            if self.method != "full":
+                check_targets(run, self.lora_targets)
             folder = self.out / run_name(manifest)
             if folder in pairs:
                 raise InputError(f"runs {pairs[folder]} and {run} would both become {folder}")
