@@ -1,6 +1,7 @@
 """Flags that several commands share, and how rows leave a command."""
 
 import math
+import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -168,6 +169,25 @@ class Quantity(click.ParamType):
         if quantity < 0 or (quantity == 0 and not self.zero):
             self.fail(f"'{value}' must be {'at least' if self.zero else 'above'} zero", param, ctx)
         return quantity
+
+
+class Bytes(click.ParamType):
+    """An amount of memory, such as 20GB or 500MB (powers of ten)."""
+
+    name = "SIZE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """Parse `value` into bytes; raises click.BadParameter if it is no positive amount."""
+        found = re.fullmatch(r"([0-9.]+)\s*([kMGT]?)i?B?", str(value).strip())
+        try:
+            amount = float(found[1]) * 10 ** (3 * " kMGT".index(found[2] or " ")) if found else 0
+        except ValueError:
+            amount = 0
+        if not amount >= 1:
+            self.fail(f"'{value}' is no amount of memory such as 20GB", param, ctx)
+        return int(amount)
 
 
 def _load_config(ctx: click.Context, param: click.Parameter, value: str | None) -> None:

@@ -70,6 +70,23 @@ def stage_options(*, lr: float, batch_size: int, accumulate: int, template: str)
             help="Compute the LLM's layers again in the backward pass: less memory, slower.",
         ),
         click.option("--compile", is_flag=True, help="torch.compile the model."),
+        option(
+            "--attention",
+            type=click.Choice(["auto", "sdpa", "flash", "flex", "eager"]),
+            default="auto",
+            help="Kernel of the LLM's attention; auto: SDPA.",
+        ),
+        click.option(
+            "--auto-batch",
+            is_flag=True,
+            help="Try the longest samples first, and take the largest batch that fits; the global "
+            "batch stays.",
+        ),
+        click.option(
+            "--max-memory",
+            type=options.Bytes(),
+            help="With --auto-batch: memory to use, such as 20GB. [default: what is free]",
+        ),
         options.seed,
         click.option("-o", "--out", required=True, help="Folder the run folders go to."),
         click.option("--force", is_flag=True, help="Overwrite runs that exist."),

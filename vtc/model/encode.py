@@ -15,7 +15,7 @@ from vtc.compress.layers import windows
 from vtc.compress.registry import COMPRESSORS, build, find
 from vtc.data.feature_shards import Plan, finished_images, write_features
 from vtc.data.features import Layout, preprocessing_hash
-from vtc.data.images import open_image
+from vtc.data.pixels import load_pixels
 from vtc.errors import InputError
 from vtc.model.backbones import Encoder, module_dtype
 from vtc.model.modeling import VtcForConditionalGeneration
@@ -118,14 +118,14 @@ def encode_images(
     """
     grid, weight = grid_of(encoder.tower.config), next(encoder.tower.parameters())
     for start in range(0, len(images), batch_size):
-        opened = [open_image(root, image) for image in images[start : start + batch_size]]
-        pixels = encoder.image_processor(opened, return_tensors="pt")["pixel_values"]
+        chosen = images[start : start + batch_size]
+        pixels = load_pixels(root, chosen, encoder.image_processor)
         pixels = pixels.to(weight.device, module_dtype(encoder.tower))
         states = patch_states(encoder.tower, pixels, levels, grid)
         stacked = torch.stack([states[level] for level in levels], dim=1)
         yield stacked if pool is None else _pooled(stacked, grid[0], pool)
         if advance is not None:
-            advance(len(opened))
+            advance(len(chosen))
 
 
 def write_encoded(

@@ -11,6 +11,7 @@ from vtc.model.assemble import generation_config
 from vtc.model.backbones import Encoder, load_encoder
 from vtc.model.run import Run, load_run, read_manifest, save_run
 from vtc.model.sources import locate
+from vtc.train.fitting import fit_batch
 from vtc.train.folders import locked
 from vtc.train.inputs import Inputs, Say
 from vtc.train.jobs import FinetuneJob
@@ -62,7 +63,7 @@ def finetune_runs(
                 model,
                 collator.dataset,
                 collator,
-                inputs.settings,
+                fit_batch(model, collator, inputs.settings, place.checkpoints, say),
                 place.run,
                 checkpoints=place.checkpoints,
                 report_to=job.report_to,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vtc.data.features import LevelReader
-from vtc.data.images import open_image
+from vtc.data.pixels import load_pixels
 from vtc.model.modeling import VtcForConditionalGeneration
 from vtc.model.tower import patch_states
 
@@ -23,8 +23,7 @@ class Pixels:
 
     def __call__(self, paths: Sequence[str]) -> dict[str, Tensor]:
         """`pixel_values` [n_images, 3, H, W]; raises ImageFault for one that does not open."""
-        images = [open_image(self.root, path) for path in paths]
-        return dict(self.image_processor(images, return_tensors="pt"))
+        return {"pixel_values": load_pixels(self.root, paths, self.image_processor)}
 
 
 class CachedLevels:

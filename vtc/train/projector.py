@@ -13,6 +13,7 @@ from vtc.model.backbones import load_encoder, load_llm
 from vtc.model.run import save_run
 from vtc.model.sources import fingerprint
 from vtc.train.align import AlignTrainer
+from vtc.train.fitting import fit_batch
 from vtc.train.folders import locked
 from vtc.train.inputs import Inputs, Say
 from vtc.train.jobs import ProjectorJob
@@ -20,6 +21,7 @@ from vtc.train.log import Advance
 from vtc.train.places import Place, identity
 from vtc.train.processes import join, n_processes
 from vtc.train.relay import Relay
+from vtc.train.settings import StageSettings
 from vtc.train.stages import freeze_all_but_compressor, weight_dtype, what_trains
 from vtc.train.stopping import Stop, stop_signals
 from vtc.train.trainer import fit_model
@@ -50,6 +52,7 @@ def train_projectors(
         for place in todo.values():
             place.start()
         built = _assemble_all(job, inputs, list(todo)) if todo else []
+        inputs.settings = _with_batch(built, inputs, todo, say)
         with stop_signals(say) as stop:
             works = [
                 partial(
@@ -65,6 +68,22 @@ def train_projectors(
                 for work in works:
                     work()
     return job.folders
+
+
+def _with_batch(
+    built: Sequence[Assembled], inputs: Inputs, places: dict[int, Place], say: Say
+) -> StageSettings:
+    """The settings with the batch that fits the largest V: all V see the same batches."""
+    settings = inputs.settings
+    if not settings.auto_batch or not built:
+        return settings
+    one = max(built, key=lambda one: one.model.compressor.visual_tokens)
+    if settings.objective == "align":
+        raise InputError("--auto-batch is for --objective lm; align holds no LLM step")
+    freeze_all_but_compressor(one.model)
+    collator = inputs.lm_collator(one.model, one.processor, one.encoder)
+    place = places[one.model.compressor.visual_tokens]
+    return fit_batch(one.model, collator, settings, place.checkpoints, say)
 
 
 def _make(

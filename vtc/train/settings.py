@@ -18,6 +18,7 @@ from vtc.errors import InputError
 Objective = Literal["lm", "align"]
 Method = Literal["full", "lora", "qlora"]
 Dtype = Literal["auto", "fp32", "bf16"]
+Attention = Literal["auto", "sdpa", "flash", "flex", "eager"]
 Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
 
 
@@ -52,7 +53,7 @@ class AlignSettings:
 _POSITIVE = (
     *("learning_rate", "compressor_learning_rate", "batch_size", "accumulate", "epochs"),
     *("max_steps", "max_length"),
-    *("max_questions", "log_every", "length_bucket"),
+    *("max_questions", "log_every", "length_bucket", "max_memory"),
 )
 
 
@@ -87,6 +88,9 @@ class StageSettings:
     optimizer: Optimizer = "adamw"
     gradient_checkpointing: bool = False
     compile: bool = False
+    attention: Attention = "auto"
+    auto_batch: bool = False
+    max_memory: int | None = None
     lora: LoraSettings = LoraSettings()
     align: AlignSettings = AlignSettings()
 
@@ -96,6 +100,8 @@ class StageSettings:
             if value is not None and not value > 0:
                 flag = name.replace("learning_rate", "lr").replace("_", "-")
                 raise InputError(f"--{flag} {value} must be above 0")
+        if self.max_memory is not None and not self.auto_batch:
+            raise InputError("--max-memory needs --auto-batch")
         if self.max_questions is not None and self.turns != "independent":
             raise InputError("--max-questions needs --turns independent")
         if not 0 <= self.warmup < 1:

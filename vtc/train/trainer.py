@@ -18,6 +18,7 @@ from vtc.data.batches import BatchOrder
 from vtc.data.collate import Collator
 from vtc.errors import InputError
 from vtc.train import snapshot
+from vtc.train.attention import set_attention
 from vtc.train.checkpoints import Checkpoints
 from vtc.train.log import FACTS, Advance, BatchFacts, Counts, Described, LogRows, Row
 from vtc.train.processes import is_first, n_processes
@@ -84,6 +85,10 @@ class VtcTrainer(Trainer):
         counts.tokens += world * sum(facts.n_tokens for facts in self.step_facts)
         counts.images += world * sum(facts.n_images for facts in self.step_facts)
         return batches, n_items
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """As Trainer's, without a KV cache, which would copy every key and value for nothing."""
+        return super().compute_loss(model, {**inputs, "use_cache": False}, *args, **kwargs)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """As Trainer's, keeping the loss of each batch of the step."""
@@ -224,6 +229,7 @@ def fit_model(
     Raises VtcError when a loss is no longer a number, Interrupted when a signal came.
     """
     set_seed(settings.seed)
+    set_attention(model, settings)
     with stop_signals(say) if stop is None else nullcontext(stop) as stop:
         log, epochs = LogRows(advance), Epochs()
         watch = Watch(settings, stop, run.with_name(f"{run.name}.fault.json"))
