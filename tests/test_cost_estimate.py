@@ -16,6 +16,7 @@ from vtc.cost.memory import CompressorCost
 from vtc.cost.recipe import read_recipes
 from vtc.errors import InputError
 from vtc.tables import specs
+from vtc.tables.quantity import format_flops
 from vtc.train.settings import FINETUNE, PROJECTOR
 
 PAPER = Path(__file__).parents[1] / "recipes" / "paper"
@@ -116,8 +117,8 @@ def test_disk_is_what_a_run_keeps():
     assert disk(STAGE_1)["disk_run"] == small
     assert disk(TUNED)["disk_run"] == small + 4 * PARTS.llm.n_lora(128)
     assert disk(FULL)["disk_run"] > 4 * PARTS.llm.n_params
-    # Weight and two states of what trains, two checkpoints and one being written.
-    assert disk(STAGE_1)["disk_checkpoints"] == 3 * 3 * small
+    # Weight and two states of what trains; an older checkpoint, and the one being written.
+    assert disk(STAGE_1)["disk_checkpoints"] == 2 * 3 * small
     # 4.7 MB an image for four unpooled levels.
     assert disk(STAGE_1)["disk_features"] == 800 * 4 * 576 * 1024 * 2
 
@@ -262,3 +263,11 @@ def test_recipes_share_their_first_stage():
     stages = [(one.command, one.llm) for one in together if one.command == "train-projector"]
     assert len(stages) == len(set(stages)) == 6
     assert len(together) == sum(apart) - 5
+
+
+@pytest.mark.parametrize(
+    ("flops", "words"),
+    [(5.1e10, "51 GFLOP"), (3e12, "3 TFLOP"), (7.52e20, "752 EFLOP"), (1.2e21, "1.2 ZFLOP")],
+)
+def test_flops_in_words(flops, words):
+    assert format_flops(flops) == words

@@ -182,8 +182,8 @@ def test_a_whole_model_costs_the_sum_of_its_parts(tiny_world):
     pixels = torch.zeros(1, 3, vision.image_size, vision.image_size)
     with torch.no_grad():
         got = counted(lambda: model(ids, pixel_values=pixels, logits_to_keep=1, use_cache=False))
-    # TokenPacker multiplies queries with keys, and weights with values, element by element: it counts
-    # these products, torch counts matrix products alone.
+    # TokenPacker counts its products of queries and keys, and of weights and values; they are taken
+    # element by element, and torch counts matrix products alone.
     unseen = 4 * vision.n_patches * vision.hidden_size
     parts = encoder_flops(vision, max(stated.levels)) + stated.flops + prefill_flops(text, TOKENS)
     assert got == parts - unseen

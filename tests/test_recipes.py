@@ -71,12 +71,12 @@ def test_the_shell_pipeline_parses_and_names_every_step():
 def planned_rows(path):
     """The estimate of every run of a recipe, each on the GPU its job names."""
     from vtc.catalog import gpus
-    from vtc.commands.estimate import _jobs
+    from vtc.commands.estimate import jobs_of
     from vtc.cost.job import estimate
     from vtc.cost.recipe import read_recipes
 
     plans = read_recipes([path])
-    return [estimate(job, gpus.find(plan.gpu)) for plan in plans for job in _jobs(plan)]
+    return [estimate(job, gpus.find(plan.gpu)) for plan in plans for job in jobs_of(plan)]
 
 
 @pytest.mark.parametrize("path", WHOLE, ids=lambda path: f"{path.parent.name}-{path.stem}")

@@ -12,7 +12,7 @@ def costs(request: Any, runs: Sequence[tuple[Path, dict[str, Any]]], keep: int) 
     (named, or in this machine) memory is that of a training on the CPU, and there are no hours.
     Raises InputError for a model that cannot be had or a GPU that is not known.
     """
-    from vtc.commands.estimate import parts_of
+    from vtc.commands.parts import parts_of
     from vtc.cost.data import counted
     from vtc.cost.job import Job, estimate
 

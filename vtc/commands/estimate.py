@@ -1,7 +1,6 @@
 """`vtc estimate`: what a recipe will take, before anything is downloaded or trained."""
 
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from vtc.commands import options
 
 COLUMNS = (
     *("command", "llm", "method", "visual_tokens", "steps", "batch_size", "tokens"),
-    *("flops", "gpu", "gpu_hours", "memory_gb", "fits", "fitting_batch_size", "disk_gb"),
+    *("flops", "gpu", "gpu_hours", "memory_gib", "fits", "fitting_batch_size", "disk_gb"),
 )
 
 
@@ -50,7 +49,7 @@ def estimate(recipes, gpu, mfu, out, fmt, force) -> None:
     rows = []
     for planned in read_recipes(recipes):
         card = named or (gpus.find(planned.gpu) if planned.gpu else None)
-        rows += [costs.estimate(job, card, mfu) for job in _jobs(planned)]
+        rows += [costs.estimate(job, card, mfu) for job in jobs_of(planned)]
     if chosen == "table" and out == "-":
         console.print_table([_shown(row) for row in rows], COLUMNS)
     else:
@@ -86,57 +85,13 @@ def flags_of(command: click.Command, given: dict[str, Any], where: str) -> dict[
     return flags
 
 
-def parts_of(encoder: str, llm: str, compressor: str, visual_tokens: int) -> Any:
-    """The models of a training: shapes from their folders, the catalog or the hub's files.
+def jobs_of(planned: Any) -> list[Any]:
+    """The runs of a stage of a recipe, one for each V, with all flags of its command.
 
-    The compressor states its own costs. Raises InputError for a model that is nowhere.
+    Raises InputError naming the recipe.
     """
-    from vtc.catalog import encoders, llms
-    from vtc.cost.job import Parts
-
-    vision, text = _shape(encoders.shape, encoder), _shape(llms.shape, llm)
-    cost = _stated(compressor, vision, text.hidden_size, visual_tokens)
-    return Parts(llm, text, encoder, vision, compressor, cost, visual_tokens)
-
-
-@cache
-def _stated(compressor: str, vision: Any, text_width: int, visual_tokens: int) -> Any:
-    """What a compressor states of itself; both stages, and LLMs of one width, share it."""
-    from vtc.compress.statement import statement
-    from vtc.cost.memory import CompressorCost
-
-    stated = statement(
-        compressor,
-        vision_width=vision.hidden_size,
-        text_width=text_width,
-        depth=vision.n_layers,
-        grid=vision.grid,
-        visual_tokens=visual_tokens,
-    )
-    return CompressorCost(*stated)
-
-
-def _shape(of: Callable[[str | Path], Any], source: str) -> Any:
-    """The shape of a model folder, of a name in the catalog, or of a hub id kept on this disk."""
-    from vtc.errors import InputError
-
-    try:
-        return of(source)
-    except InputError as error:
-        from huggingface_hub import try_to_load_from_cache
-        from huggingface_hub.errors import HFValidationError
-
-        try:
-            config = try_to_load_from_cache(source, "config.json")
-        except HFValidationError:
-            config = None
-        if not isinstance(config, str):
-            raise error from None
-        return of(Path(config).parent)
-
-
-def _jobs(planned: Any) -> list[Any]:
     from vtc.commands.finetune import finetune
+    from vtc.commands.parts import parts_of
     from vtc.commands.train_projector import train_projector
     from vtc.cost.job import Job
     from vtc.errors import InputError
@@ -164,7 +119,7 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
         **row,
         "llm": row["llm"].rstrip("/").rsplit("/", 1)[-1],
         "flops": float(row["flops"]),
-        "memory_gb": round(row["memory_peak"] / 2**30, 1),
+        "memory_gib": round(row["memory_peak"] / 2**30, 1),
         "disk_gb": round(on_disk / 1e9, 2),
     }
 

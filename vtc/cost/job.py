@@ -177,8 +177,9 @@ def disk(job: Job) -> dict[str, int]:
     """Bytes on disk: the run, its checkpoints while it trains, and a feature cache if it is made.
 
     A run keeps what trained: compressor and LoRA in fp32, or the whole model in the type it
-    trained in. A checkpoint has the optimizer's states as well; one more than `--keep` is there
-    while it is written. The cache holds every level of every image in 16 bits.
+    trained in. A checkpoint has the optimizer's states as well; while one is written, `--keep`
+    of them are there, and never fewer than two. The cache holds every level of every image in
+    16 bits.
     """
     parts, encoder = job.parts, job.parts.encoder
     small = 4 * (parts.compressor.n_params + job.n_lora)
@@ -192,7 +193,7 @@ def disk(job: Job) -> dict[str, int]:
     cache = job.data.images * len(parts.compressor.levels) * encoder.n_patches
     return {
         "disk_run": small + element * (whole + encoder.n_params * bool(whole)),
-        "disk_checkpoints": (job.settings.get("keep", 1) + 1) * checkpoint,
+        "disk_checkpoints": max(job.settings.get("keep", 2), 2) * checkpoint,
         "disk_features": cache * encoder.hidden_size * _CACHE_BYTES,
     }
 

@@ -4,6 +4,10 @@ import math
 import re
 
 _SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12, "p": 1e15}
+_LETTERS = (
+    *((1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T")),
+    *((1e9, "B"), (1e6, "M"), (1e3, "K")),
+)
 _PATTERN = re.compile(
     r"\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([kmgbtp]?)\s*(?:flops?)?\s*",
     re.IGNORECASE,
@@ -26,13 +30,13 @@ def parse_quantity(text: str) -> float:
 
 def format_count(count: float) -> str:
     """A count in short form with three significant digits: 7B, 1.8B, 494M, 13.5K."""
-    for scale, letter in ((1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
+    for scale, letter in _LETTERS:
         if abs(count) >= scale:
             return f"{count / scale:.3g}{letter}"
     return f"{count:.3g}"
 
 
 def format_flops(flops: float) -> str:
-    """Floating-point operations in short form: 3 TFLOP, 51 GFLOP."""
+    """Floating-point operations in short form: 51 GFLOP, 3 TFLOP, 1.2 ZFLOP."""
     short = format_count(flops).replace("B", "G")
     return f"{short[:-1]} {short[-1]}FLOP" if short[-1].isalpha() else f"{short} FLOP"
