@@ -12,6 +12,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from vtc.data.batches import BatchOrder
@@ -248,6 +249,9 @@ def fit_model(
         # Both write to stdout or draw a second bar; stdout is for data.
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
+        for callback in trainer.callback_handler.callbacks:
+            if isinstance(callback, TensorBoardCallback):
+                callback.logging_dir = f"{run}.tensorboard"
         _train(model, trainer, log, _checkpoint_to_resume(checkpoints), say)
         if stop.signal is not None:
             raise stop.interrupted(_where(trainer))
@@ -354,6 +358,7 @@ def training_arguments(
         eval_strategy="no",
         report_to=[report_to] if report_to else [],
         run_name=run.name,
+        project="vtc",
         disable_tqdm=True,
         remove_unused_columns=False,
         label_names=["labels"],
