@@ -15,6 +15,7 @@ import json
 import os
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from vtc.train.settings import FINETUNE, PROJECTOR, StageSettings
 from vtc.train.stages import freeze_all_but_compressor, unfreeze_for_finetune
 from vtc.train.trainer import VtcTrainer, fit_model, training_arguments
 
-BATCH, SAMPLES = 4, 24
+BATCH = 4
 STAGES = {"projector": PROJECTOR, "finetune": FINETUNE}
 
 
@@ -146,11 +147,17 @@ def run_plain(world: Path, stage: str, visual_tokens: int, result: dict[str, Any
 
 
 def run_ours(
-    world: Path, stage: str, visual_tokens: int, result: dict[str, Any], features: Path | None
+    world: Path,
+    stage: str,
+    visual_tokens: int,
+    result: dict[str, Any],
+    features: Path | None,
+    count: bool = False,
 ) -> None:
     """One epoch of vtc: with a feature cache, or with the encoder at every step."""
     one, collator, settings = prepare(world, stage, visual_tokens, features)
-    if features is None:
+    result["flops"] = float("nan")
+    if count:
         result["flops"] = step_flops(copy.deepcopy(one.model), collator)
     fit_model(
         one.model, collator.dataset, collator, settings, world / "scratch",
@@ -174,6 +181,8 @@ def forked(work: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
         result: dict[str, Any] = {}
         try:
             work(result)
+        except BaseException:
+            traceback.print_exc()
         finally:
             os.write(write, json.dumps(result).encode())
             os._exit(0)
@@ -184,22 +193,25 @@ def forked(work: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     return json.loads(told)
 
 
-def measure(world: Path, stage: str, visual_tokens: int, features: Path) -> dict[str, Any]:
+def measure(world: Path, stage: str, visual_tokens: int, count: bool) -> dict[str, Any]:
     """Plain, ours, and ours with the cache, for one stage and V."""
+    features = world / "features"
     return {
         "plain": forked(lambda result: run_plain(world, stage, visual_tokens, result)),
-        "ours": forked(lambda result: run_ours(world, stage, visual_tokens, result, None)),
+        "ours": forked(lambda result: run_ours(world, stage, visual_tokens, result, None, count)),
         "cached": forked(lambda result: run_ours(world, stage, visual_tokens, result, features)),
     }
 
 
-def report(vocabulary: int, stage: str, visual_tokens: int, found: dict[str, Any]) -> None:
+def report(
+    vocabulary: int, stage: str, visual_tokens: int, samples: int, found: dict[str, Any]
+) -> None:
     """One line of the table."""
     plain, ours, cached = (found[name] for name in ("plain", "ours", "cached"))
     rate = ours["flops"] / ours["seconds"] / 1e9
     print(
-        f"| {vocabulary} | {stage} | {visual_tokens} | {SAMPLES / plain['seconds']:.2f} "
-        f"| {SAMPLES / ours['seconds']:.2f} | {plain['seconds'] / ours['seconds']:.2f} "
+        f"| {vocabulary} | {stage} | {visual_tokens} | {samples / plain['seconds']:.2f} "
+        f"| {samples / ours['seconds']:.2f} | {plain['seconds'] / ours['seconds']:.2f} "
         f"| {plain['seconds'] / cached['seconds']:.2f} | {plain['memory'] / 1e6:.0f} "
         f"| {ours['memory'] / plain['memory']:.2f} | {rate:.1f} |",
         flush=True,
@@ -213,6 +225,8 @@ def main() -> None:
     parser.add_argument("--visual-tokens", type=_numbers, default=[576, 144, 16, 1])
     parser.add_argument("--stages", type=lambda text: text.split(","), default=list(STAGES))
     parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--samples", type=int, default=24)
+    parser.add_argument("--flops", action="store_true", help="count them: twice the time")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     inputs_module.MEMORY_LIMIT = 0  # Without a cache the encoder shall run at every step.
@@ -222,15 +236,15 @@ def main() -> None:
     for vocabulary in asked.vocabulary:
         with tempfile.TemporaryDirectory() as folder:
             world = Path(folder)
-            make_world(world, vocabulary, SAMPLES, asked.width)
+            make_world(world, vocabulary, asked.samples, asked.width)
             encoder = load_encoder(world / "encoder")
-            names = [f"{number}.jpg" for number in range(SAMPLES)]
+            names = [f"{number}.jpg" for number in range(asked.samples)]
             layout = layout_of(encoder, [-2], "fp16")
             write_encoded(world / "features", encoder, world / "images", names, layout)
             for stage in asked.stages:
                 for visual_tokens in asked.visual_tokens:
-                    found = measure(world, stage, visual_tokens, world / "features")
-                    report(vocabulary, stage, visual_tokens, found)
+                    found = measure(world, stage, visual_tokens, asked.flops)
+                    report(vocabulary, stage, visual_tokens, asked.samples, found)
 
 
 def _numbers(text: str) -> list[int]:

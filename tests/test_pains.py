@@ -6,11 +6,13 @@ Threads of haotian-liu/LLaVA and its relatives, named in each docstring.
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from train_samples import build, collator, read
 
+from vtc.data.batches import BatchOrder
 from vtc.errors import InputError
 from vtc.model.backbones import load_llm
 from vtc.model.run import load_run, save_run
@@ -201,3 +203,16 @@ def pixels_of(world, samples):
 
     processor = load_image_processor(world.encoder)
     return Pixels(samples.image_root, processor)([row["images"][0] for row in samples.rows])
+
+
+@pytest.mark.parametrize("visual_tokens", [1, 144, 576])
+def test_too_little_memory_shows_at_once(visual_tokens):
+    """Pain 3: out of memory only after tens of steps (LLaVA 697, 1499): no later batch is longer
+    than the first two."""
+    random = np.random.default_rng(0)
+    images, text = random.integers(0, 5, 5000) > 0, random.integers(5, 900, 5000)
+    sizes = list(zip(images.astype(int).tolist(), text.tolist(), strict=True))
+    for bucket in (1, 8):
+        batches = BatchOrder(sizes, 16, accumulate=8, bucket=bucket).batches()
+        longest = [int((text[rows] + visual_tokens * images[rows]).max()) for rows in batches]
+        assert max(longest[:2]) == max(longest)

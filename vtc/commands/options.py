@@ -176,9 +176,7 @@ class Bytes(click.ParamType):
 
     name = "SIZE"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Parse `value` into bytes; raises click.BadParameter if it is no positive amount."""
         found = re.fullmatch(r"([0-9.]+)\s*([kMGT]?)i?B?", str(value).strip())
         try:
