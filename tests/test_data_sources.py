@@ -237,12 +237,17 @@ def test_check_data_makes_samples_of_a_dataset(datasets, tmp_path, capsys):
         ("files", Choice(subset="absent"), "absent"),
         ("absent/dataset", Choice(), "dataset absent/dataset: "),
         ("absent/rows.json", Choice(), "absent/rows.json does not exist"),
+        ("empty", Choice(), "folder empty holds no dataset"),
+        ("broken", Choice(), "dataset broken: "),
     ],
 )
 def test_datasets_that_are_not_there(datasets, monkeypatch, name, choice, message):
     monkeypatch.chdir(datasets)
+    Path("empty").mkdir(exist_ok=True)
+    Path("broken").mkdir(exist_ok=True)
+    Path("broken/rows.json").write_text('[{"id": 1}, {"id": ]')
     with pytest.raises(InputError, match=message):
-        open_source(name, choice)
+        list(open_source(name, choice).rows())
 
 
 def test_hub_ids_name_rows_without_the_split():

@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,35 +30,56 @@ def open_dataset(
 
     Raises InputError for a dataset that is not to be had, or a split or subset it does not have.
     """
+    import pyarrow as pa
     from datasets import IterableDataset, disable_progress_bars, load_dataset, load_from_disk
+    from datasets.exceptions import DatasetsError
 
+    # datasets raises all of these, with many subclasses of its own.
+    failures = (OSError, ValueError, RuntimeError, DatasetsError, pa.ArrowException)
     disable_progress_bars()
-    logging.getLogger("datasets").setLevel(logging.ERROR)
+    logging.getLogger("datasets").setLevel(logging.CRITICAL)
     folder = Path(source)
     try:
         if folder.is_dir() and any((folder / n).is_file() for n in _SAVED):
             found: Any = load_from_disk(str(folder))
         elif folder.is_dir():
+            _check_data_files(folder)
             found = load_dataset(str(folder), name=subset, streaming=True)
         else:
             name, _, named = source.partition(":")
             split = named or split
             found = load_dataset(name, name=subset, streaming=streaming)
         found = _one_split(found, split, source)
-    except (OSError, ValueError, RuntimeError) as error:
-        # datasets raises all three, with many subclasses of its own.
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"dataset {source}: {first}") from None
+    except failures as error:
+        raise _failure(source, error) from None
     length = None if isinstance(found, IterableDataset) else len(found)
 
     def rows() -> Iterator[dict[str, Any]]:
-        tables: Any = found.with_format("arrow").iter(_BATCH)
-        for table in tables:
-            yield from table.to_pylist()
+        try:
+            tables: Any = found.with_format("arrow").iter(_BATCH)
+            for table in tables:
+                yield from table.to_pylist()
+        except failures as error:
+            raise _failure(source, error) from None
 
     return rows, length
 
 
+def _failure(source: str, error: Exception) -> InputError:
+    first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return InputError(f"dataset {source}: {first}")
+
+
+def _check_data_files(folder: Path) -> None:
+    files = islice(folder.rglob("*"), 100_000)
+    if not any(file.suffix in _DATA for file in files):
+        raise InputError(
+            f"folder {folder} holds no dataset: neither one that datasets saved nor files of data "
+            f"({', '.join(_DATA)})"
+        )
+
+
+_DATA = (".parquet", ".json", ".jsonl", ".csv", ".arrow", ".gz", ".zst", ".tar", ".zip")
 _SAVED = ("dataset_dict.json", "state.json")
 
 
