@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import GRID, TinyWorld
+from conftest import CORPUS, GRID, TinyWorld
 from safetensors.torch import load_file, save_file
 from transformers import (
     CLIPVisionModel,
@@ -293,3 +293,27 @@ def test_an_imported_run_is_finetuned_on(hf, tiny_world, tmp_path):
     [folder] = finetune_runs(job, Inputs(read(tmp_path, tiny_world), settings))
     assert read_manifest(folder)["parent"] == read_manifest(tmp_path / "run")["run_id"]
     assert load_run(folder).manifest["visual_tokens"] == N_PATCHES
+
+
+def test_a_tokenizer_of_sentencepiece_alone(original, tmp_path):
+    """As Vicuna's and LLaVA's checkpoints bring it: a tokenizer.model, no tokenizer.json."""
+    import sentencepiece
+
+    copy = shutil.copytree(original, tmp_path / "llava")
+    (copy / "tokenizer.json").unlink()
+    (tmp_path / "corpus.txt").write_text("\n".join(CORPUS * 20))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(tmp_path / "corpus.txt"), model_prefix=str(copy / "tokenizer"), model_type="bpe",
+        vocab_size=340, byte_fallback=True, hard_vocab_limit=False, minloglevel=2,
+    )  # fmt: skip
+    named = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<unk>"}
+    stated = {"tokenizer_class": "LlamaTokenizer", "legacy": False, "add_bos_token": True, **named}
+    (copy / "tokenizer_config.json").write_text(json.dumps(stated))
+    import_run(str(copy), tmp_path / "run")
+    tokenizer = load_run(tmp_path / "run").processor.tokenizer
+    theirs = sentencepiece.SentencePieceProcessor(model_file=str(copy / "tokenizer.model"))
+    text = "What colour is the square on the left ?"
+    assert tokenizer(text, add_special_tokens=False).input_ids == theirs.encode(text)
+    assert tokenizer(text).input_ids[0] == theirs.bos_id()
+    assert tokenizer.convert_tokens_to_ids("<image>") == theirs.vocab_size()
+    assert (tmp_path / "run" / "tokenizer.json").is_file()
