@@ -40,7 +40,7 @@ SIZES = (
     LlmSize("mini-b", 52, 2, 2, 136, 5e-3),
     LlmSize("mini-c", 88, 2, 2, 240, 2.5e-3),
     LlmSize("mini-d", 160, 2, 4, 448, 1.6e-3),
-    LlmSize("mini-e", 168, 5, 4, 448, 1.1e-3),
+    LlmSize("mini-e", 168, 5, 4, 448, 1.6e-3),
 )
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from vtc.data.collate import ImageSource
 from vtc.data.dataset import InMemory
@@ -118,7 +117,7 @@ class AlignCollator:
 
 
 class AlignTrainer(VtcTrainer):
-    """Trains the compressor on the distance to the targets, as a share of the targets' power.
+    """Trains the compressor on the distance to an image's targets, as a share of their power.
 
     A loss of 1 is what all-zero tokens would have.
     """
@@ -129,7 +128,10 @@ class AlignTrainer(VtcTrainer):
         self.model_accepts_loss_kwargs = False
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Mean squared distance over the mean square of the targets."""
+        """Squared distance over the square of the targets, of each image; their mean.
+
+        Every image counts the same, or pages full of words would drown those that show one thing.
+        """
         core = self.accelerator.unwrap_model(model).model
         levels = inputs.get("vision_levels")
         tokens = core.compress(core.encode(inputs["pixel_values"]) if levels is None else levels)
@@ -140,5 +142,6 @@ class AlignTrainer(VtcTrainer):
             tokens.shape[0] * tokens.shape[1],
             self.settings,
         )
-        power = targets.square().mean().clamp(min=1e-12)
-        return functional.mse_loss(tokens.flatten(0, 1).float(), targets.float()) / power
+        wanted = targets.float().view(tokens.shape)
+        distance = (tokens.float() - wanted).square().sum((1, 2))
+        return (distance / wanted.square().sum((1, 2)).clamp(min=1e-12)).mean()
