@@ -1,5 +1,6 @@
 """Recipes stay true to the program: their settings are flags, their steps are there."""
 
+import json
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
+from train_samples import write
 
 from vtc import cli
 from vtc.cli import main
@@ -22,6 +24,15 @@ STEPS = sorted(
 STUDY_KEYS = {"sizes", "visual_tokens", "seeds", "holdout", "text_tokens", "flops", "finetune_lr"}
 
 
+def flags_of(command: click.Command) -> set[str]:
+    return {option for param in command.params for option in param.opts}
+
+
+def flags_in(words: str) -> set[str]:
+    """The long flags that stand in a line of a shell."""
+    return set(re.findall(r"(?:^|(?<=\s))--[a-z-]+", words))
+
+
 def test_there_are_studies_and_steps():
     assert {study.name for study in STUDIES} >= {"tiny", "quick", "full"}
     assert len(STEPS) >= 3 * len(STUDIES)
@@ -30,10 +41,9 @@ def test_there_are_studies_and_steps():
 @pytest.mark.parametrize("path", STEPS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_settings_of_a_step_are_flags_of_its_command(path):
     command = main.commands[path.stem]
-    flags = {option for param in command.params for option in param.opts}
     settings = tomllib.loads(path.read_text(encoding="utf-8"))
     assert settings
-    assert {f"--{key}" for key in settings} <= flags
+    assert {f"--{key}" for key in settings} <= flags_of(command)
     # click converts and range-checks each value as if it were typed.
     for param in command.params:
         for key in settings:
@@ -148,6 +158,8 @@ def test_the_papers_study_plans_every_step(tmp_path, settings, n_llms, last):
     assert counts["check_data"] == "2"
     assert counts["train_projector"] == counts["finetune"] == str(n_llms)
     assert last in counts
+    for step, words in re.findall(r"vtc ([a-z-]+) (.*)", planned):
+        assert flags_in(words) <= flags_of(main.commands[step])
     trained = re.findall(r"vtc train-projector .*", planned)
     assert len(set(trained)) == n_llms
     if n_llms == 5:
@@ -166,8 +178,7 @@ def test_the_reproduction_parses_and_its_flags_are_flags():
         "estimate", "check-data", "check-data", "train-projector", "finetune", "eval", "score",
     ]  # fmt: skip
     for command, words in lines:
-        known = {option for param in main.commands[command].params for option in param.opts}
-        assert set(re.findall(r"(?<=\s)--[a-z-]+", words)) <= known
+        assert flags_in(words) <= flags_of(main.commands[command])
 
 
 @pytest.mark.parametrize(("scores", "code"), [((0.41, 0.412), 0), ((0.45, 0.45), 1)])
@@ -179,3 +190,28 @@ def test_a_cell_is_compared_with_the_published_one(tmp_path, scores, code):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == code, done.stderr
     assert "published 0.4078" in done.stdout
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_recipe_trains_both_stages(tiny_world, tmp_path, monkeypatch, method):
+    write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    recipe = ("--config", RECIPES / f"paper/{method}.toml", "--images", tiny_world.images)
+    short = ("--max-steps", 1, "--batch-size", 2, "--accumulate", 2, "--resume")
+    backbones = ("--encoder", tiny_world.encoder, "--llm", tiny_world.qwen)
+    steps = (
+        ("train-projector", "samples.json", *recipe, *backbones, "--visual-tokens", 4, *short,
+         "-o", "stage1"),
+        ("finetune", "stage1/tokenpacker-v4", "--samples", "samples.json", *recipe, *short,
+         "-o", "stage2"),
+    )  # fmt: skip
+    for step in steps:
+        with pytest.raises(SystemExit) as caught:
+            cli.run([str(word) for word in step])
+        assert caught.value.code == 0
+    run = tmp_path / "stage2/tiny-qwen-tokenpacker-v4/manifest.json"
+    settings = json.loads(run.read_text())["footer"]["settings"]
+    assert settings["method"] == method
+    assert settings["image_mode"] == "pad"
+    assert settings["learning_rate"] == (2e-5 if method == "full" else 2e-4)
+    assert settings["gradient_checkpointing"] is True

@@ -154,7 +154,7 @@ def _same(one: Planned, other: Planned) -> bool:
 
 
 def _by_global_batch(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Flags with micro-batches counted together: how many there are changes no weight."""
+    """Flags with the global batch alone: how it is cut makes no other training."""
     rest = dict(flags)
     rows, times = rest.pop("batch-size", None), rest.pop("accumulate", None)
     whole = rows * times if isinstance(rows, int) and isinstance(times, int) else (rows, times)
