@@ -398,6 +398,33 @@ def test_command_names_a_truncated_image_and_leaves_nothing(
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_command_goes_on_where_a_broken_image_stopped_it(
+    tiny_world: TinyWorld, samples: Path, tmp_path: Path
+):
+    images = tmp_path / "images"
+    images.mkdir()
+    for name in tiny_world.image_names:
+        content = (tiny_world.images / name).read_bytes()
+        (images / name).write_bytes(content[:100] if name == "5.png" else content)
+    out = tmp_path / "features"
+    given = [samples, "--images", images, "--encoder", tiny_world.encoder, "-o", out]
+    arguments = [*map(str, given), "--shard-images", "2", "--compressor", "avgpool", "--pool", "9"]
+    done = CliRunner().invoke(encode, arguments)
+    assert isinstance(done.exception, InputError)
+    assert "5.png" in str(done.exception)
+    assert "2 finished shards stay in" in str(done.exception)
+    (images / "5.png").write_bytes((tiny_world.images / "5.png").read_bytes())
+    done = CliRunner().invoke(encode, [*arguments, "--resume"])
+    assert done.exit_code == 0, done.output
+    store = FeatureStore.open(out)
+    assert store.layout.pooled
+    assert [shard["n_images"] for shard in store.manifest["shards"]] == [2, 2, 2]
+    assert store.get(list(tiny_world.image_names)).shape == (6, 1, 9, 32)
+    done = CliRunner().invoke(encode, [*arguments, "--resume"])
+    assert done.exit_code == 0
+    assert "is whole already" in done.stderr
+
+
 def test_dry_run_states_the_size_and_writes_nothing(
     tiny_world: TinyWorld, samples: Path, tmp_path: Path
 ):
