@@ -16,7 +16,7 @@ Example:
   vtc recommend --flops 3e12 --q 50
 
 Exit codes: 0 done; 1 failed; 2 usage or bad input; 3 ran, but there is no
-trustworthy answer; 130 interrupted."""
+trustworthy answer; 130, 143 interrupted."""
 
 
 class _InOrder(click.Group):
