@@ -9,6 +9,7 @@ from train_samples import read
 
 from vtc.train.settings import PROJECTOR
 
+EIGHT_BIT = STAGE_1.with_(optimizer="adamw-8bit")
 ALIGN = PROJECTOR.with_(**{**STEPS, "accumulate": 2, "max_steps": 4}, objective="align")
 
 
@@ -47,7 +48,7 @@ def test_stage_2_killed_twice_ends_the_same(first_stage, samples, tmp_path, meth
     assert left_beside(cut) == []
 
 
-@pytest.mark.parametrize("settings", [STAGE_1, ALIGN], ids=["lm", "align"])
+@pytest.mark.parametrize("settings", [STAGE_1, EIGHT_BIT, ALIGN], ids=["lm", "8-bit", "align"])
 def test_stage_1_of_two_v_killed_twice_ends_the_same(tiny_world, samples, tmp_path, settings):
     both = (1, 4)
     whole = stage_1(tiny_world, samples, tmp_path / "whole", settings, both, every=0)
