@@ -65,18 +65,24 @@ class SpanTokens:
     def _learn_anchored(self, pieces: Sequence[Piece]) -> None:
         left = list(pieces)
         for anchor in TEXT_ANCHORS:
-            left = [piece for piece in left if not self._learn_behind(piece, anchor)]
-        for piece in left:
-            self._known[piece] = np.asarray(self._tokenise([piece.text])[0], dtype=np.int64)
+            left = self._learn_behind(left, anchor)
+        for piece, ids in zip(left, self._tokenise([p.text for p in left]), strict=True):
+            self._known[piece] = np.asarray(ids, dtype=np.int64)
 
-    def _learn_behind(self, piece: Piece, text_anchor: str) -> bool:
-        """Tokenise a piece behind an anchor; False if the two share a token."""
-        anchor = text_anchor if piece.behind == "text" else piece.behind
-        start, both = self._tokenise([anchor, anchor + piece.text])
-        if both[: len(start)] != start:
-            return False
-        self._known[piece] = np.asarray(both[len(start) :], dtype=np.int64)
-        return True
+    def _learn_behind(self, pieces: Sequence[Piece], text_anchor: str) -> list[Piece]:
+        """Tokenise pieces behind their anchors; those that share a token with theirs are left."""
+        anchors = [text_anchor if p.behind == "text" else p.behind for p in pieces]
+        distinct = list(dict.fromkeys(anchors))
+        starts = dict(zip(distinct, self._tokenise(distinct), strict=True))
+        both = self._tokenise([a + p.text for a, p in zip(anchors, pieces, strict=True)])
+        left = []
+        for piece, anchor, ids in zip(pieces, anchors, both, strict=True):
+            start = starts[anchor]
+            if ids[: len(start)] == start:
+                self._known[piece] = np.asarray(ids[len(start) :], dtype=np.int64)
+            else:
+                left.append(piece)
+        return left
 
     def _tokenise(self, texts: list[str]) -> list[list[int]]:
         """Ids of texts; of a fast tokenizer without the detour over offsets and masks."""
