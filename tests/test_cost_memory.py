@@ -62,19 +62,22 @@ def with_lora(model):
 @pytest.mark.parametrize(("kind", "config"), [(Qwen2Model, Qwen2Config), (LlamaModel, LlamaConfig)])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("trains", ["nothing", "full"])
-def test_a_layer_keeps_what_the_arithmetic_says(kind, config, precision, trains):
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_layer_keeps_what_the_arithmetic_says(kind, config, precision, trains, attention):
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     config = config(**SIZES)
+    config._attn_implementation = attention
     found = a_layer(kind, config, dtype, lambda model: model.requires_grad_(trains == "full"))
     shape = llm_from_config(config.to_dict(), "llm")
-    assert found == costs._layer_bytes(shape, Setup(trains, precision, gpu=False))
+    setup = Setup(trains, precision, eager=attention == "eager", gpu=False)
+    assert found == costs._layer_bytes(shape, setup, TOKENS)
 
 
 def test_a_layer_with_lora_keeps_what_the_arithmetic_says():
     config = Qwen2Config(**SIZES)
     found = a_layer(Qwen2Model, config, torch.float32, with_lora)
     setup = Setup("lora", "fp32", lora_rank=4, lora_dropout=0.05, gpu=False)
-    assert found == costs._layer_bytes(llm_from_config(config.to_dict(), "llm"), setup)
+    assert found == costs._layer_bytes(llm_from_config(config.to_dict(), "llm"), setup, TOKENS)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +115,8 @@ def test_what_saves_memory_saves_it():
     assert peak(**full, optimizer="adamw-8bit") < peak(**full)
     assert peak(**full, optimizer="paged-adamw-8bit") < peak(**full, optimizer="adamw-8bit")
     assert peak(**full, precision="bf16") < 0.6 * peak(**full)
+    # Scores of every pair of tokens, of 32 heads and 32 layers.
+    assert peak(eager=True) - peak() > 0.95 * 32 * 32 * 832 * 832 * 4 * 6
 
 
 def test_full_finetuning_takes_eighteen_bytes_a_parameter():

@@ -134,6 +134,7 @@ def trained_images(folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("train-projector", "samples.parquet", "--gpu", "l4"), "--gpu is for --dry-run alone"),
         (("train-projector", "absent.json"), "absent.json does not exist"),
         (("train-projector", "samples.parquet", "-o", "runs"), "tokenpacker-v4 exists"),
         (("train-projector", "samples.parquet", "-o", "samples.json"), "samples.json is a file"),

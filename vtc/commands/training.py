@@ -159,10 +159,13 @@ class Request:
         """Settings from flags over a stage's defaults; reads the samples, opens no image."""
         from vtc.data.chat_templates import template_text
         from vtc.data.samples import read_samples
+        from vtc.errors import InputError
 
         images, features, dry_run, gpu = (
             flags.pop(name) for name in ("images", "features", "dry_run", "gpu")
         )
+        if gpu and not dry_run:
+            raise InputError("--gpu is for --dry-run alone; a training takes the GPU it finds")
         named = {_RENAMED.get(name, name): value for name, value in flags.items()}
         settings = stage.with_(**named, **more)
         if settings.chat_template is not None:

@@ -146,11 +146,12 @@ def memory(job: Job, rows: int | None = None, gpu: bool = True) -> Memory:
     setup = Setup(
         job.trains,
         _PRECISION[settings["dtype"]] if gpu or settings["dtype"] == "bf16" else "fp32",
-        four_bit=job.method == "qlora",
+        four_bit=job.method == "qlora" or bool(settings.get("load_4bit")),
         lora_rank=settings.get("lora_r", 0),
         lora_dropout=settings.get("lora_dropout", 0.0),
         optimizer=settings.get("optimizer", "adamw"),
         checkpointing=bool(settings.get("gradient_checkpointing")),
+        eager=settings.get("attention") == "eager",
         gpu=gpu,
     )
     step = StepShape(

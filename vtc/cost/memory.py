@@ -62,6 +62,7 @@ class Setup:
     lora_dropout: float = 0.05
     optimizer: str = "adamw"
     checkpointing: bool = False
+    eager: bool = False
     gpu: bool = True
 
     @property
@@ -153,9 +154,11 @@ def _activation_bytes(
 ) -> float:
     """What the step holds at its fullest: the encoder's pass, the loss, or a layer's backward."""
     tokens, a = step.rows * step.tokens, setup.compute_bytes
-    kept = _layer_bytes(llm, setup) * tokens
+    kept = _layer_bytes(llm, setup, step.tokens) * tokens
     # A layer's backward holds its own gradients beside what it kept.
     working = 2 * a * (llm.hidden_size + llm.intermediate_size) * tokens
+    if setup.eager:
+        working += 8 * llm.n_heads * step.tokens * tokens
     logits = _LOGIT_BYTES * llm.vocab_size * step.supervised * step.rows
     if setup.checkpointing:
         held = _residual_bytes(setup) * llm.hidden_size * tokens * llm.n_layers
@@ -173,8 +176,8 @@ def _residual_bytes(setup: Setup) -> int:
     return 2 if setup.weight_bytes == 2 else 4
 
 
-def _layer_bytes(llm: LlmShape, setup: Setup) -> float:
-    """Bytes that autograd keeps of one token in one decoder layer, attention by SDPA.
+def _layer_bytes(llm: LlmShape, setup: Setup, row: int) -> float:
+    """Bytes that autograd keeps of one token of a `row` of tokens in one decoder layer.
 
     Two norms (input in fp32; its normal form and the result where their weights train); queries,
     keys, values and the attention's result; gate, its activation, up, and their product where down
@@ -187,7 +190,12 @@ def _layer_bytes(llm: LlmShape, setup: Setup) -> float:
     norms = 2 * ((4 + normed) * d + 4)
     # Under mixed precision rotary embeddings give fp32 and are cast for the product.
     rotary = 1.75 if full and setup.precision == "mixed" else 1.0
-    attention = rotary * a * (2 * queries + 2 * keys) + 4 * llm.n_heads
+    if setup.eager:
+        # Keys and values repeated for every query head; softmax in fp32, and cast.
+        pairs = llm.n_heads * row * (4 if a == 4 else 4 + a)
+        attention = rotary * a * (3 + full) * queries + pairs
+    else:
+        attention = rotary * a * (2 * queries + 2 * keys) + 4 * llm.n_heads
     feed_forward = (4 if full else 3) * a * f
     adapted = 0.0
     if setup.trains == "lora":
