@@ -12,7 +12,7 @@ from vtc import cli
 from vtc.catalog import encoders, gpus, llms
 from vtc.cost.data import DataFacts, counted, stated
 from vtc.cost.job import Job, Parts, disk, estimate, fitting_batch, flops, memory, tokens
-from vtc.cost.memory import CompressorCost
+from vtc.cost.memory import NF4_BYTES, CompressorCost
 from vtc.cost.recipe import read_recipes
 from vtc.errors import InputError
 from vtc.tables import specs
@@ -271,3 +271,8 @@ def test_recipes_share_their_first_stage():
 )
 def test_flops_in_words(flops, words):
     assert format_flops(flops) == words
+
+
+def test_four_bits_of_a_frozen_llm_count_in_stage_1():
+    saved = memory(STAGE_1).weights - memory(with_(STAGE_1, load_4bit=True)).weights
+    assert saved == pytest.approx(PARTS.llm.n_matmul * (2 - NF4_BYTES), rel=1e-3)
