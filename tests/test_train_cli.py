@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 from train_samples import write
@@ -140,6 +142,13 @@ def trained_images(folder):
         (("train-projector", "samples.parquet", "-o", "samples.json"), "samples.json is a file"),
         (("train-projector", "samples.parquet", "--visual-tokens", "5"), "cannot make 5 visual"),
         (("train-projector", "samples.parquet", "--lr", "0"), "--lr 0.0 must be above 0"),
+        (("train-projector", "samples.parquet", "--keep", "0"), "--keep 0 must be at least 1"),
+        (("train-projector", "samples.parquet", "--force", "--resume"), "--resume goes on; give"),
+        pytest.param(
+            ("train-projector", "samples.parquet", "--report-to", "trackio"),
+            "--report-to trackio: not installed; pip install trackio",
+            marks=pytest.mark.skipif(find_spec("trackio") is not None, reason="installed here"),
+        ),
         (("train-projector", "samples.parquet", "--features", "absent"), "features absent"),
         (("finetune", "absent", "--samples", "samples.parquet"), "run absent does not exist"),
         (
@@ -163,3 +172,31 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert len(lines) == 1
     assert message in lines[0]
     assert not (trained / "elsewhere" / "tokenpacker-v4").exists()
+
+
+def test_sigterm_exits_with_143_and_resume_ends_the_run(trained, tiny_world, monkeypatch, capsys):
+    from vtc.train.trainer import VtcTrainer
+
+    monkeypatch.chdir(trained)
+    command = (
+        *("train-projector", "samples.parquet", *backbones(tiny_world), "--visual-tokens", "4"),
+        *(*QUICK, "-o", "stopped"),
+    )
+    step = VtcTrainer.training_step
+
+    def told_to_stop(self, *args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(VtcTrainer, "training_step", told_to_stop)
+        assert run_here(*command) == 143
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last == (
+        "Error: stopped by SIGTERM after step 1 of 2, which is saved in "
+        "stopped/tokenpacker-v4.training; --resume goes on from there"
+    )
+    assert run_here(*command) == 2
+    assert "is a checkpoint of an unfinished training" in capsys.readouterr().err
+    assert run_here(*command, "--resume") == 0
+    assert [path.name for path in (trained / "stopped").iterdir()] == ["tokenpacker-v4"]
