@@ -13,13 +13,15 @@ from train_samples import build, collator, read
 from vtc.errors import InputError, VtcError
 from vtc.model.adapters import lora_targets
 from vtc.model.backbones import load_llm
+from vtc.model.export import merge
 from vtc.model.four_bit import nf4
 from vtc.model.modeling import VtcForConditionalGeneration
 from vtc.model.run import load_run, read_manifest, save_run
 from vtc.train.finetune import finetune_runs
 from vtc.train.inputs import Inputs
-from vtc.train.jobs import FinetuneJob
-from vtc.train.settings import FINETUNE, LoraSettings
+from vtc.train.jobs import FinetuneJob, ProjectorJob
+from vtc.train.projector import train_projectors
+from vtc.train.settings import FINETUNE, PROJECTOR, LoraSettings
 
 LORA = LoraSettings(r=4, alpha=8, dropout=0.0)
 
@@ -177,6 +179,27 @@ def test_a_whole_run_loads_in_four_bits_but_its_compressor_and_head(tiny_world, 
     with pytest.raises(VtcError, match="in 4 bits is not saved whole"):
         model.save_pretrained(tmp_path / "again")
     assert not (tmp_path / "again").exists()
+
+
+def test_stage_one_trains_on_an_llm_in_four_bits(tiny_world, tmp_path, batch):
+    """What a 24 GB card needs for a 14B: the compressor alone trains, through 4-bit layers."""
+    settings = PROJECTOR.with_(load_4bit=True, max_steps=3, batch_size=4, accumulate=1)
+    samples = read(tmp_path, tiny_world)
+    encoder, llm = str(tiny_world.encoder), str(tiny_world.qwen)
+    job = ProjectorJob(encoder, llm, "tokenpacker", (4,), tmp_path / "runs")
+    [folder] = train_projectors(job, Inputs(samples, settings))
+    assert read_manifest(folder)["quantisation"] == "nf4"
+    run = load_run(folder)
+    assert len(quantised(run.model)) == 14
+    fresh = build(tiny_world).model.compressor.state_dict()
+    trained = run.model.compressor.state_dict()
+    assert all(not torch.equal(trained[name], fresh[name]) for name in ("attn_out.weight",))
+    assert quantised(load_run(folder, four_bit=False).model) == set()
+    merge(folder, tmp_path / "whole", dtype=torch.float32)
+    whole, expected = (logits(load_run(f).model, batch) for f in (tmp_path / "whole", folder))
+    assert (whole - expected).abs().max() <= 1e-5 * expected.abs().max()
+    tuned = finetune(folder, tmp_path / "tuned", tiny_world, "lora")
+    assert read_manifest(tuned)["quantisation"] is None
 
 
 def test_lora_upon_lora_is_refused(runs, tiny_world, tmp_path):

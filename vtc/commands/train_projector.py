@@ -33,6 +33,11 @@ from vtc.commands import options, training
 @click.option(
     "--align-scale", default=1.0, show_default=True, help="Factor on the target of align."
 )
+@click.option(
+    "--load-4bit",
+    is_flag=True,
+    help="Load the LLM's linear layers in 4 bits (nf4), as finetune --method qlora does.",
+)
 @training.stage_options(lr=1e-3, batch_size=32, accumulate=8, template="plain")
 def train_projector(samples, encoder, llm, compressor, visual_tokens, **flags) -> None:
     """Train a compressor between a frozen encoder and a frozen LLM (LLaVA's stage 1).

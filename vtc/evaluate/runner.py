@@ -114,7 +114,9 @@ def evaluate(
     for group in by_encoder.values():
         look = Look(vision.union([sights[f] for f in group]), how.batch_size, track, store)
         for folder in group:
-            run = load_run(folder, dtype=how.dtype, device=how.device, four_bit=how.four_bit)
+            run = load_run(
+                folder, dtype=how.dtype, device=how.device, four_bit=how.four_bit or None
+            )
             rows[folder] = _sit(run, sights[folder], look, exams, how, track)
     return [row for folder in folders for row in rows[folder]]
 

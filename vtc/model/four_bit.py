@@ -15,7 +15,8 @@ KEPT = tuple(rf"(?:.*\.)?{name}" for name in ("vision_tower", "multi_modal_proje
 """Patterns of the modules of a vtc model that keep their floating type (a projector in 4 bits
 cannot be loaded from its own checkpoint: haotian-liu/LLaVA#433, #1384)."""
 
-_MARKS = ("is_loaded_in_4bit", "is_quantized", "quantization_method", "hf_quantizer")
+# Not is_quantized: Trainer takes it to mean that nothing but LoRA can train, and stage 1 can.
+_MARKS = ("is_loaded_in_4bit", "quantization_method", "hf_quantizer")
 
 
 def nf4(compute: torch.dtype) -> Any:
@@ -72,7 +73,7 @@ def dequantise(model: Any, dtype: torch.dtype) -> Any:
     # It warns that it does what it is asked to do.
     logging.getLogger("transformers.integrations.bitsandbytes").setLevel(logging.ERROR)
     dequantize_and_replace(model, model.hf_quantizer.quantization_config, dtype)
-    for name in _MARKS:
+    for name in (*_MARKS, "is_quantized"):
         if name in vars(model):
             delattr(model, name)
     return model

@@ -160,16 +160,16 @@ def load_run(
     device: str | torch.device = "cpu",
     encoder: Encoder | None = None,
     llm: Llm | None = None,
-    four_bit: bool = False,
+    four_bit: bool | None = None,
     merge: bool | None = None,
 ) -> Run:
     """Load a finished run from its folder, or from the hub's hf://ORG/NAME, in eval mode.
 
     `encoder` and `llm` are backbones already loaded, used (and shared) in place of loading the
-    ones that a run without them names, if they are the same. With `four_bit` the LLM's linear
-    layers are quantised (nf4) as they are read; those of a QLoRA run always are. `merge` says
-    whether LoRA weights go into the LLM's own (which a QLoRA run's 4 bits are then turned back
-    for) or stay beside them; without it they go in as long as the LLM is not in 4 bits.
+    ones that a run without them names, if they are the same. `four_bit` says whether the LLM's
+    linear layers are quantised (nf4) as they are read; without it, as in the run's training, and
+    those of a QLoRA run always. `merge` turns 4 bits back into floating weights, and says whether
+    LoRA's go into the LLM's own; without it they do as long as the LLM is not in 4 bits.
 
     Raises InputError if the folder is no finished run, its weights are damaged, or its backbones
     are gone or have changed.
@@ -177,16 +177,18 @@ def load_run(
     folder = run_folder(folder)
     manifest = read_manifest(folder)
     check_hashes(manifest, folder)
-    how = _How(dtype, device, four_bit or manifest.get("quantisation") == "nf4")
+    trained_so = manifest.get("quantisation") == "nf4"
+    if four_bit is None or manifest["weights"] == "adapter":
+        four_bit = bool(four_bit) or trained_so
+    how = _How(dtype, device, four_bit)
     if manifest["weights"] == "full":
         model, processor = _load_full_run(folder, how)
     else:
         model, processor = _load_on_base(folder, manifest, how, encoder, llm)
+    if merge and how.four_bit:
+        model = bits.dequantise(model, dtype)
     if manifest["weights"] == "adapter":
-        merge = not how.four_bit if merge is None else merge
-        if merge and how.four_bit:
-            model = bits.dequantise(model, dtype)
-        model = adapters.attach(model, folder, merge)
+        model = adapters.attach(model, folder, not how.four_bit if merge is None else merge)
     check_shapes(model, manifest, folder)
     return Run(
         folder,

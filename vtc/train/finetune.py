@@ -154,7 +154,7 @@ def _load(source: Path, encoder: Encoder | None, settings: StageSettings) -> Run
         device=device,
         encoder=encoder,
         four_bit=settings.method == "qlora",
-        merge=True,
+        merge=settings.method == "full" or None,
     )
     run.model.compressor.float()
     run.processor.set_up(settings.image_mode, settings.query_position, settings.chat_template)

@@ -158,7 +158,14 @@ def _assemble_all(
     settings = inputs.settings
     dtype = weight_dtype(settings)
     encoder = load_encoder(job.encoder, dtype)
-    llm = load_llm(job.llm, dtype, chat_template=settings.chat_template)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    llm = load_llm(
+        job.llm,
+        dtype,
+        four_bit=settings.load_4bit,
+        device=device,
+        chat_template=settings.chat_template,
+    )
     built = []
     for visual_tokens in visual_token_counts:
         one = assemble(
@@ -171,7 +178,7 @@ def _assemble_all(
         )
         one.processor.set_up(settings.image_mode, settings.query_position)
         one.model.compressor.float()
-        one.model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
+        one.model.to(device)  # type: ignore[arg-type]
         built.append(one)
     return built
 

@@ -83,6 +83,7 @@ class StageSettings:
     max_questions: int | None = None
     seed: int = 0
     dtype: Dtype = "auto"
+    load_4bit: bool = False
     log_every: int = 10
     length_bucket: int = 8
     optimizer: Optimizer = "adamw"
