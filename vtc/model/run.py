@@ -180,7 +180,7 @@ def load_run(
     trained_so = manifest.get("quantisation") == "nf4"
     if four_bit is None or manifest["weights"] == "adapter":
         four_bit = bool(four_bit) or trained_so
-    how = _How(dtype, device, four_bit)
+    how = _How(dtype, device, bool(four_bit))
     if manifest["weights"] == "full":
         model, processor = _load_full_run(folder, how)
     else:
