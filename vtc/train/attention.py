@@ -2,7 +2,7 @@
 
 import torch
 from torch import nn
-from transformers.utils import is_flash_attn_2_available
+from transformers.utils.import_utils import is_flash_attn_2_available
 
 from vtc.errors import InputError
 from vtc.train.settings import StageSettings
