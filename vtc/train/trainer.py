@@ -52,8 +52,9 @@ class VtcTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> Any:
         """As Trainer's, the compressor at its own learning rate if it has one."""
         optimizer = super().create_optimizer(model)
+        trained: Any = model or self.model
         if self.compressor_rate is not None:
-            set_compressor_rate(optimizer, model or self.model, self.compressor_rate)
+            set_compressor_rate(optimizer, trained, self.compressor_rate)
         return optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
