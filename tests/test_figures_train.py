@@ -45,7 +45,7 @@ def test_places_without_a_log_are_named(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"empty holds no train_log.parquet; give the folder of"):
         read_logs([str(tmp_path / "empty")])
-    with pytest.raises(InputError, match="train_log.parquet has no rows"):
+    with pytest.raises(InputError, match=r"train_log.parquet has no rows"):
         read_logs([str(log(tmp_path / "none", 0))])
 
 
