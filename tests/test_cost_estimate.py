@@ -10,8 +10,19 @@ import pytest
 
 from vtc import cli
 from vtc.catalog import encoders, gpus, llms
+from vtc.commands.estimate import jobs_of
 from vtc.cost.data import DataFacts, counted, stated
-from vtc.cost.job import Job, Parts, disk, estimate, fitting_batch, flops, memory, tokens
+from vtc.cost.job import (
+    Job,
+    Parts,
+    disk,
+    estimate,
+    fitting_batch,
+    flops,
+    memory,
+    side_by_side,
+    tokens,
+)
 from vtc.cost.memory import NF4_BYTES, CompressorCost
 from vtc.cost.recipe import read_recipes
 from vtc.errors import InputError
@@ -78,9 +89,29 @@ def test_flops_are_four_a_parameter_where_frozen_and_six_where_not():
 
 def test_a_cache_and_company_spare_the_encoder():
     assert flops(with_(STAGE_1, features="cache"))[1] == 0
-    assert flops(replace(STAGE_1, side_by_side=4))[1] == flops(STAGE_1)[1] / 4
-    assert memory(replace(STAGE_1, side_by_side=4)).peak > memory(STAGE_1).peak
+    first, *_, last = side_by_side([replace(STAGE_1) for _ in range(8)], n_groups=2)
+    assert flops(first)[1] == flops(last)[1] == flops(STAGE_1)[1] / 4
+    assert memory(first).peak > memory(STAGE_1).peak
+    assert disk(first) == disk(STAGE_1)
+    small = CompressorCost(1000, 10**6, 10**3, (3,))
+    shallow = replace(STAGE_1, parts=replace(PARTS, compressor=small))
+    pair = side_by_side([STAGE_1, shallow])
+    assert [flops(job)[1] for job in pair] == [flops(STAGE_1)[1] / 2] * 2
+    assert memory(pair[0]).optimizer == memory(STAGE_1).optimizer + 8 * 1000
     assert flops(with_(STAGE_1, objective="align"))[0] < 0.3 * flops(STAGE_1)[0]
+
+
+def test_a_recipe_counts_every_compressor_and_seed(tmp_path):
+    text = SMALL.replace("[1, 16]", '[1, 16]\ncompressor = "avgpool,tokenpacker"\nseed = [0, 1, 2]')
+    assert text != SMALL
+    (tmp_path / "r.toml").write_text(text)
+    plans = read_recipes([tmp_path / "r.toml"])
+    jobs = jobs_of(plans[0])
+    assert len(jobs_of(plans[1])) == len(jobs)
+    assert [(job.parts.compressor_name, job.parts.visual_tokens) for job in jobs] == [
+        *[("avgpool", 1), ("avgpool", 16), ("tokenpacker", 1), ("tokenpacker", 16)] * 3
+    ]
+    assert {len(job.beside) for job in jobs} == {3}
 
 
 def test_hours_and_fit_are_of_the_gpu():

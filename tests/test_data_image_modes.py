@@ -129,7 +129,7 @@ def trained(tiny_world, tmp_path_factory):
     settings = PROJECTOR.with_(
         **short, template="chat", image_mode="pad", query_position="before", chat_template="vicuna"
     )
-    job = ProjectorJob(str(tiny_world.encoder), str(tiny_world.llama), "avgpool", (4,), folder)
+    job = ProjectorJob(str(tiny_world.encoder), str(tiny_world.llama), ("avgpool",), (4,), folder)
     first = train_projectors(job, Inputs(samples, settings))[0]
     second = finetune_runs(
         FinetuneJob((first,), folder / "tuned"), Inputs(samples, FINETUNE.with_(**short))

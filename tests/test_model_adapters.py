@@ -186,7 +186,7 @@ def test_stage_one_trains_on_an_llm_in_four_bits(tiny_world, tmp_path, batch):
     settings = PROJECTOR.with_(load_4bit=True, max_steps=3, batch_size=4, accumulate=1)
     samples = read(tmp_path, tiny_world)
     encoder, llm = str(tiny_world.encoder), str(tiny_world.qwen)
-    job = ProjectorJob(encoder, llm, "tokenpacker", (4,), tmp_path / "runs")
+    job = ProjectorJob(encoder, llm, ("tokenpacker",), (4,), tmp_path / "runs")
     [folder] = train_projectors(job, Inputs(samples, settings))
     assert read_manifest(folder)["quantisation"] == "nf4"
     run = load_run(folder)

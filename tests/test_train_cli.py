@@ -102,6 +102,33 @@ def test_dry_run_trains_nothing(trained, tiny_world):
     assert re.fullmatch(pattern % "in all", costs[1])
 
 
+def test_dry_run_lists_every_compressor_v_and_seed(trained, tiny_world, monkeypatch, capsys):
+    monkeypatch.chdir(trained)
+    several = (
+        *("train-projector", "samples.parquet", *backbones(tiny_world), "--dry-run"),
+        *("--compressor", "avgpool,tokenpacker", "--visual-tokens", "4", "--seed", "0,7"),
+    )
+    assert run_here(*several, "-o", "planned") == 0
+    printed = capsys.readouterr().out.splitlines()
+    names = [f"{name}-v4-s{seed}" for seed in (0, 7) for name in ("avgpool", "tokenpacker")]
+    assert [line for line in printed if line.startswith("output = ")] == [
+        f"output = planned/{name}" for name in names
+    ]
+    assert "seed = 0,7" in printed
+    assert len([line for line in printed if line.startswith("estimate = ")]) == 5
+    assert run_here(*several, "--weights", "0.5", "-o", "planned") == 2
+    assert "--weights draws other samples for every seed" in capsys.readouterr().err
+    for flags, message in (
+        (("--seed", "0,-1"), "every number must be at least 0"),
+        (("--seed", "4294967296"), "every number must be at most 4294967295"),
+        (("--compressor", "mlp,mlp"), "names one twice"),
+        (("--compressor", "mlp,"), "is not a list of names"),
+        (("--compressor", "mlp,tokenpacker"), "Mlp cannot make 4 visual tokens"),
+    ):
+        assert run_here(*several, *flags, "-o", "planned") == 2
+        assert message in capsys.readouterr().err
+
+
 def test_dry_run_of_finetune_names_the_folders(trained, monkeypatch, capsys):
     monkeypatch.chdir(trained)
     run_command = ("finetune", "runs/tokenpacker-v1", "--samples", "samples.parquet")

@@ -1,18 +1,22 @@
 """The encoder runs once: runs side by side share its pass, and end as each would alone."""
 
+import json
 import random
+import shutil
 
 import pytest
 import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
-from train_samples import read
+from train_runs import about, same_run
+from train_samples import build, read
 from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings
 
-from vtc.errors import Interrupted
+from vtc.errors import InputError, Interrupted
 from vtc.model.backbones import load_encoder
-from vtc.model.encode import layout_of, write_encoded
+from vtc.model.encode import image_bytes, layout_of, write_encoded
 from vtc.tables.read import read_rows
 from vtc.train import inputs as inputs_module
+from vtc.train.checkpoints import Saving
 from vtc.train.inputs import Inputs
 from vtc.train.jobs import ProjectorJob
 from vtc.train.projector import train_projectors
@@ -40,12 +44,14 @@ class Passes:
         self.handle.remove()
 
 
-def train(world, samples, visual_tokens, out, settings=QUICK, **more):
-    job = ProjectorJob(str(world.encoder), str(world.qwen), "tokenpacker", visual_tokens, out)
+def train(world, samples, visual_tokens, out, settings=QUICK, compressors=("tokenpacker",), **more):
+    """The runs, the images encoded, what was said; `more`: seeds and saving, or of Inputs."""
+    what = {name: more.pop(name) for name in ("seeds", "saving") if name in more}
+    job = ProjectorJob(str(world.encoder), str(world.qwen), compressors, visual_tokens, out, **what)
     said = []
     with Passes() as passes:
-        train_projectors(job, Inputs(samples, settings, say=said.append, **more))
-    runs = [out / f"tokenpacker-v{v}" for v in visual_tokens]
+        inputs = Inputs(samples, settings, say=said.append, **more)
+        runs = train_projectors(job, inputs, footer=about(settings), say=said.append)
     return runs, passes.images, said
 
 
@@ -78,6 +84,111 @@ def test_side_by_side_is_as_one_by_one_and_encodes_once(tiny_world, tmp_path, no
         assert weights(run) == weights(alone[0])
         assert losses(run) == losses(alone[0])
         assert len(losses(run)) == 3
+
+
+BOTH = ("avgpool", "tokenpacker")
+
+
+def is_as_alone(run, alone):
+    """Assert that a run among several ended in the files of one that was alone."""
+    same_run(run, alone)
+    for name in ("config.json", "compressor.safetensors"):
+        assert (run / name).read_bytes() == (alone / name).read_bytes()
+    left, right = (json.loads((each / "manifest.json").read_text()) for each in (run, alone))
+    for name in ("run_id", "seed", "compressor", "visual_tokens"):
+        assert left[name] == right[name]
+    assert left["footer"]["settings"] == right["footer"]["settings"]
+
+
+def test_several_compressors_share_each_pass(tiny_world, tmp_path, no_memory):
+    samples = read(tmp_path, tiny_world)
+    together, images, said = train(tiny_world, samples, (4, 9), tmp_path / "a", compressors=BOTH)
+    assert [run.name for run in together] == [
+        *("avgpool-v4", "avgpool-v9", "tokenpacker-v4", "tokenpacker-v9")
+    ]
+    assert any("each batch is encoded once for 4 runs" in line for line in said)
+    assert images == 3 * 2 * 4 + 4
+    for run, name in zip(together[::2], BOTH, strict=True):
+        alone, _, _ = train(tiny_world, samples, (4,), tmp_path / "b", compressors=(name,))
+        is_as_alone(run, alone[0])
+
+
+# Of 6 images tokenpacker's two levels, or no compressor's, are too much to keep.
+@pytest.mark.parametrize(
+    ("in_memory", "passes"), [("all", 6), ("one level", 6 + 24), ("one level, two V", 6 + 24)]
+)
+def test_several_compressors_share_what_memory_keeps(
+    in_memory, passes, tiny_world, tmp_path, monkeypatch
+):
+    samples = read(tmp_path, tiny_world)
+    names, visual_tokens = ("mlp", *BOTH), (36,)
+    if in_memory != "all":
+        model = build(tiny_world).model
+        one_level = len(tiny_world.image_names) * image_bytes(model, 1)
+        monkeypatch.setattr(inputs_module, "MEMORY_LIMIT", one_level)
+    if in_memory.endswith("two V"):
+        names, visual_tokens = BOTH, (4, 36)
+    together, images, said = train(
+        tiny_world, samples, visual_tokens, tmp_path / "a", compressors=names
+    )
+    assert images == passes + len(together)
+    assert sum("kept in memory" in line for line in said) == 1
+    for name in names:
+        alone, _, _ = train(tiny_world, samples, (36,), tmp_path / "b", compressors=(name,))
+        is_as_alone(tmp_path / f"a/{name}-v36", alone[0])
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_several_seeds_end_as_each_alone(kept, tiny_world, tmp_path, monkeypatch):
+    if not kept:
+        monkeypatch.setattr(inputs_module, "MEMORY_LIMIT", 0)
+    samples = read(tmp_path, tiny_world)
+    together, images, said = train(
+        tiny_world, samples, (4,), tmp_path / "a", compressors=BOTH, seeds=(5, 0)
+    )
+    assert [run.name for run in together] == [
+        *("avgpool-v4-s5", "tokenpacker-v4-s5", "avgpool-v4-s0", "tokenpacker-v4-s0")
+    ]
+    assert images == (6 if kept else 2 * 24) + 4
+    assert sum("for 2 runs" in line for line in said) == (0 if kept else 2)
+    assert weights(together[1]) != weights(together[3])
+    for seed, run in ((5, together[1]), (0, together[3])):
+        settings = QUICK.with_(seed=seed)
+        alone, _, _ = train(tiny_world, samples, (4,), tmp_path / f"b{seed}", settings)
+        is_as_alone(run, alone[0])
+    before = {run: weights(run) for run in together}
+    shutil.rmtree(together[2])
+    again, images, _ = train(
+        tiny_world, samples, (4,), tmp_path / "a", compressors=BOTH, seeds=(5, 0),
+        saving=Saving(resume=True),
+    )  # fmt: skip
+    assert images == (6 if kept else 24) + 1
+    assert {run: weights(run) for run in again} == before
+
+
+def test_what_cannot_train_together_is_refused_before_anything_is_written(tiny_world, tmp_path):
+    samples = read(tmp_path, tiny_world)
+    with pytest.raises(InputError, match="Mlp cannot make 4 visual tokens"):
+        train(tiny_world, samples, (36, 4), tmp_path / "a", compressors=("avgpool", "mlp"))
+    mixed = QUICK.with_(weights="0.5")
+    with pytest.raises(InputError, match="--weights draws other samples for every seed"):
+        train(tiny_world, samples, (4,), tmp_path / "a", mixed, seeds=(0, 1))
+    assert not (tmp_path / "a").exists()
+
+
+def test_one_cache_serves_several_compressors(tiny_world, tmp_path):
+    samples = read(tmp_path, tiny_world)
+    encoder = load_encoder(tiny_world.encoder)
+    layout = layout_of(encoder, [2, 3], "fp32")
+    names = list(tiny_world.image_names)
+    write_encoded(tmp_path / "cache", encoder, tiny_world.images, names, layout)
+    cache = {"features": tmp_path / "cache"}
+    together, images, _ = train(
+        tiny_world, samples, (4,), tmp_path / "a", compressors=BOTH, seeds=(0, 1), **cache
+    )
+    assert images == 4
+    alone, _, _ = train(tiny_world, samples, (4,), tmp_path / "b", compressors=BOTH[:1], **cache)
+    is_as_alone(together[0], alone[0])
 
 
 def test_a_cache_or_memory_gives_the_same_weights(tiny_world, tmp_path, monkeypatch):

@@ -42,7 +42,7 @@ def stage_1(world, samples, out, settings=STAGE_1, visual_tokens=(4,), **how) ->
         how.pop("force", False),
     )
     job = ProjectorJob(
-        str(world.encoder), str(world.qwen), "tokenpacker", visual_tokens, out, force,
+        str(world.encoder), str(world.qwen), ("tokenpacker",), visual_tokens, out, force,
         saving=Saving(**how),
     )  # fmt: skip
     inputs = Inputs(samples, settings)

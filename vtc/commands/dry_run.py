@@ -5,16 +5,19 @@ from pathlib import Path
 from typing import Any
 
 
-def costs(request: Any, runs: Sequence[tuple[Path, dict[str, Any]]], keep: int) -> list[str]:
+def costs(
+    request: Any, runs: Sequence[tuple[Path, dict[str, Any]]], keep: int, n_seeds: int = 1
+) -> list[str]:
     """Lines `estimate = ...`, one a run and one of all.
 
-    `runs` are output folders, each with encoder, llm, compressor and visual_tokens. Without a GPU
+    `runs` are output folders, each with encoder, llm, compressor and visual_tokens, and as many of
+    each of `n_seeds` seeds: those of stage 1 with one seed train side by side. Without a GPU
     (named, or in this machine) memory is that of a training on the CPU, and there are no hours.
     Raises InputError for a model that cannot be had or a GPU that is not known.
     """
     from vtc.commands.parts import parts_of
     from vtc.cost.data import counted
-    from vtc.cost.job import Job, estimate
+    from vtc.cost.job import Job, estimate, side_by_side
 
     settings, gpu = request.settings, _gpu(request.gpu)
     first_stage = settings.stage == "projector"
@@ -25,21 +28,19 @@ def costs(request: Any, runs: Sequence[tuple[Path, dict[str, Any]]], keep: int) 
         "features": request.features,
         "keep": keep,
     }
-    rows = [
-        estimate(
-            Job(
-                "train-projector" if first_stage else "finetune",
-                "",
-                parts_of(**models),
-                counted(request.samples.rows, settings.template),
-                flags,
-                side_by_side=len(runs) if first_stage else 1,
-            ),
-            gpu,
-            on_gpu=gpu is not None,
+    jobs = [
+        Job(
+            "train-projector" if first_stage else "finetune",
+            "",
+            parts_of(**models),
+            counted(request.samples.rows, settings.template),
+            flags,
         )
         for _, models in runs
     ]
+    if first_stage:
+        jobs = side_by_side(jobs, n_seeds)
+    rows = [estimate(job, gpu, on_gpu=gpu is not None) for job in jobs]
     lines = [_line(str(folder), row) for (folder, _), row in zip(runs, rows, strict=True)]
     return [*lines, _line("in all", _sum(rows))]
 

@@ -86,30 +86,31 @@ def flags_of(command: click.Command, given: dict[str, Any], where: str) -> dict[
 
 
 def jobs_of(planned: Any) -> list[Any]:
-    """The runs of a stage of a recipe, one for each V, with all flags of its command.
+    """The runs of a stage of a recipe, for each seed, compressor and V, with all flags.
 
     Raises InputError naming the recipe.
     """
     from vtc.commands.finetune import finetune
     from vtc.commands.parts import parts_of
     from vtc.commands.train_projector import train_projector
-    from vtc.cost.job import Job
+    from vtc.cost.job import Job, side_by_side
     from vtc.errors import InputError
 
     command = finetune if planned.command == "finetune" else train_projector
     settings = flags_of(command, planned.flags, f"recipe {planned.recipe}, [{planned.command}]")
-    together = len(planned.visual_tokens) if command is train_projector else 1
     try:
         models = [
-            parts_of(planned.encoder, planned.llm, planned.compressor, tokens)
+            parts_of(planned.encoder, planned.llm, compressor, tokens)
+            for compressor in planned.compressors
             for tokens in planned.visual_tokens
         ]
     except InputError as error:
         raise InputError(f"recipe {planned.recipe}: {error}") from None
-    return [
-        Job(planned.command, planned.recipe, parts, planned.data, settings, together)
-        for parts in models
+    jobs = [
+        Job(planned.command, planned.recipe, parts, planned.data, settings)
+        for parts in models * planned.n_seeds
     ]
+    return side_by_side(jobs, planned.n_seeds) if command is train_projector else jobs
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:

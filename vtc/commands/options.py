@@ -57,6 +57,17 @@ def seed(function: Callable) -> Callable:
     )(function)
 
 
+def seeds(function: Callable) -> Callable:
+    """Add `--seed` that takes several."""
+    return click.option(
+        "--seed",
+        type=Numbers(0, 2**32 - 1),
+        default="0",
+        show_default=True,
+        help="Seed of all randomness, one or several: 0,1 trains one run each.",
+    )(function)
+
+
 def chat_template(function: Callable) -> Callable:
     """Add `--chat-template`, for LLMs that bring none."""
     return click.option(
@@ -130,10 +141,14 @@ class Numbers(click.ParamType):
 
     name = "LIST"
 
+    def __init__(self, least: int = 1, most: int | None = None) -> None:
+        self.least = least
+        self.most = most
+
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, ...]:
-        """Parse `value`; raises click.BadParameter if it is no list of positive whole numbers."""
+        """Parse `value`; raises click.BadParameter if it is no list of numbers in range."""
         if isinstance(value, tuple):
             return value
         parts = value if isinstance(value, list) else str(value).split(",")
@@ -141,11 +156,33 @@ class Numbers(click.ParamType):
             numbers = tuple(int(str(part).strip()) for part in parts)
         except ValueError:
             self.fail(f"'{value}' is not a list of whole numbers such as 1,4,16", param, ctx)
-        if not numbers or min(numbers) < 1:
-            self.fail(f"'{value}': every number must be at least 1", param, ctx)
+        if not numbers or min(numbers) < self.least:
+            self.fail(f"'{value}': every number must be at least {self.least}", param, ctx)
+        if self.most is not None and max(numbers) > self.most:
+            self.fail(f"'{value}': every number must be at most {self.most}", param, ctx)
         if len(set(numbers)) != len(numbers):
             self.fail(f"'{value}' names a number twice", param, ctx)
         return numbers
+
+
+class Names(click.ParamType):
+    """A comma-separated list of names, such as avgpool,tokenpacker."""
+
+    name = "LIST"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """Parse `value`; raises click.BadParameter if a name is empty or there twice."""
+        if isinstance(value, tuple):
+            return value
+        parts = value if isinstance(value, list) else str(value).split(",")
+        names = tuple(str(part).strip() for part in parts)
+        if not names or not all(names):
+            self.fail(f"'{value}' is not a list of names such as a,b", param, ctx)
+        if len(set(names)) != len(names):
+            self.fail(f"'{value}' names one twice", param, ctx)
+        return names
 
 
 class Quantity(click.ParamType):

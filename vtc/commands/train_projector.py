@@ -9,7 +9,14 @@ from vtc.commands import options, training
 @click.argument("samples", nargs=-1, required=True, type=click.Path())
 @click.option("--encoder", required=True, help="Vision encoder: a folder or a hub id.")
 @click.option("--llm", required=True, help="LLM: a folder or a hub id.")
-@click.option("--compressor", default="tokenpacker", show_default=True, help="Token compressor.")
+@click.option(
+    "--compressor",
+    "compressors",
+    type=options.Names(),
+    default="tokenpacker",
+    show_default=True,
+    help="Token compressor, one or several: avgpool,tokenpacker trains one run each.",
+)
 @click.option(
     "--visual-tokens",
     type=options.Numbers(),
@@ -38,14 +45,15 @@ from vtc.commands import options, training
     is_flag=True,
     help="Load the LLM's linear layers in 4 bits (nf4), as finetune --method qlora does.",
 )
-@training.stage_options(lr=1e-3, batch_size=32, accumulate=8, template="plain")
-def train_projector(samples, encoder, llm, compressor, visual_tokens, **flags) -> None:
+@training.stage_options(lr=1e-3, batch_size=32, accumulate=8, template="plain", seed=options.seeds)
+def train_projector(samples, encoder, llm, compressors, visual_tokens, **flags) -> None:
     """Train a compressor between a frozen encoder and a frozen LLM (LLaVA's stage 1).
 
-    Only the compressor trains. Every V gives a run folder OUT/COMPRESSOR-vV, such as
-    OUT/tokenpacker-v16, with the compressor's weights; the backbones stay where they are.
-    Encoder and LLM are loaded once. SAMPLES are tables of check-data, LLaVA JSON, or Hugging Face
-    datasets whose images are files (see docs/data.md).
+    Only the compressor trains. Every compressor with every V gives a run folder OUT/COMPRESSOR-vV,
+    such as OUT/tokenpacker-v16, of several seeds OUT/COMPRESSOR-vV-sSEED, with the compressor's
+    weights; the backbones stay where they are. All runs of a command share the backbones, and those
+    of one seed each batch's pass of the encoder; each ends as it would alone. SAMPLES are tables of
+    check-data, LLaVA JSON, or Hugging Face datasets whose images are files (see docs/data.md).
 
     \b
     Example:
@@ -57,14 +65,23 @@ def train_projector(samples, encoder, llm, compressor, visual_tokens, **flags) -
     align = AlignSettings(flags.pop("align_reduction"), flags.pop("align_scale"))
     objective = flags.pop("objective")
     where = training.take_job_flags(flags)
+    seeds = flags["seed"]
+    flags["seed"] = seeds[0]
     request = training.Request.of(samples, flags, PROJECTOR, objective=objective, align=align)
-    job = ProjectorJob(encoder, llm, compressor, visual_tokens, **where)
+    job = ProjectorJob(encoder, llm, compressors, visual_tokens, seeds=seeds, **where)
+    job.refuse_mixture(request.settings.weights)
     if request.dry_run:
-        models = {"encoder": encoder, "llm": llm, "compressor": compressor}
-        runs = [(job.folder(v), {**models, "visual_tokens": v}) for v in visual_tokens]
-        return request.describe(runs, job.saving.keep)
+        models = {"encoder": encoder, "llm": llm}
+        runs = [
+            (
+                job.folder(run),
+                {**models, "compressor": run.compressor, "visual_tokens": run.visual_tokens},
+            )
+            for run in job.runs
+        ]
+        return request.describe(runs, job.saving.keep, seeds)
     job.refuse_existing()
 
     from vtc.train.projector import train_projectors
 
-    return request.run(lambda **context: train_projectors(job, **context), len(visual_tokens))
+    return request.run(lambda **context: train_projectors(job, **context), len(job.runs))

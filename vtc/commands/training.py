@@ -14,7 +14,14 @@ from vtc.commands import options
 _RENAMED = {"lr": "learning_rate", "compressor_lr": "compressor_learning_rate"}
 
 
-def stage_options(*, lr: float, batch_size: int, accumulate: int, template: str) -> Callable:
+def stage_options(
+    *,
+    lr: float,
+    batch_size: int,
+    accumulate: int,
+    template: str,
+    seed: Callable[[Callable], Callable] = options.seed,
+) -> Callable:
     """Add the flags of a training stage, with the stage's own defaults (LLaVA-1.5's)."""
     option = partial(click.option, show_default=True)
     added = (
@@ -87,7 +94,7 @@ def stage_options(*, lr: float, batch_size: int, accumulate: int, template: str)
             type=options.Bytes(),
             help="With --auto-batch: memory to use, such as 20GB. [default: what is free]",
         ),
-        options.seed,
+        seed,
         click.option("-o", "--out", required=True, help="Folder the run folders go to."),
         click.option("--force", is_flag=True, help="Overwrite runs that exist."),
         option("--save-every", default=500, help="Steps a checkpoint; 0: only when told to stop."),
@@ -178,18 +185,25 @@ class Request:
         """The files that make a run what it is."""
         return [*self.files, *filter(None, [self.settings.chat_template])]
 
-    def describe(self, runs: Sequence[tuple[Path, dict[str, Any]]], keep: int) -> None:
+    def describe(
+        self,
+        runs: Sequence[tuple[Path, dict[str, Any]]],
+        keep: int,
+        seeds: Sequence[int] = (),
+    ) -> None:
         """Print settings, steps, output paths and costs as `name = value` lines on stdout.
 
-        `runs` are output folders, each with encoder, llm, compressor and visual_tokens.
+        `runs` are output folders, each with encoder, llm, compressor and visual_tokens, and as many
+        of each of several `seeds`.
         """
         from vtc.commands.dry_run import costs
 
         # Before a word is out: models that cannot be had are named here.
-        lines = costs(self, runs, keep)
+        lines = costs(self, runs, keep, max(len(seeds), 1))
         n_samples = len(self.samples.rows)
         facts = {
             **self.settings.as_dict(),
+            **({"seed": ",".join(map(str, seeds))} if seeds else {}),
             "samples": n_samples,
             "image_root": self.samples.image_root,
             "features": self.features,

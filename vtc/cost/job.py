@@ -1,8 +1,8 @@
 """One training from its settings alone: steps, tokens, FLOPs, hours, memory, disk."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vtc.catalog.gpus import Gpu
@@ -38,8 +38,8 @@ class Parts:
 class Job:
     """One run of a training command: `settings` are its flags, named as on the command line.
 
-    `side_by_side` runs train in one process, step by step in turn: they share the backbones and the
-    encoder's pass (stage 1 with several V).
+    `beside` are the compressors of the other runs that train in one process with it, step by step
+    in turn: they share the backbones and the encoder's pass (stage 1 with several V).
     """
 
     command: str
@@ -47,7 +47,7 @@ class Job:
     parts: Parts
     data: DataFacts
     settings: Mapping[str, Any]
-    side_by_side: int = 1
+    beside: tuple[CompressorCost, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "accumulate", "epochs", "max_length"):
@@ -95,6 +95,22 @@ class Job:
         return self.parts.llm.n_lora(self.settings["lora_r"]) if self.trains == "lora" else 0
 
 
+def side_by_side(jobs: Sequence[Job], n_groups: int = 1) -> list[Job]:
+    """The jobs of one process, whose `n_groups` equal groups train one after the other."""
+    size = len(jobs) // n_groups
+    return [
+        replace(
+            job,
+            beside=tuple(
+                other.parts.compressor
+                for other in jobs[number - number % size :][:size]
+                if other is not job
+            ),
+        )
+        for number, job in enumerate(jobs)
+    ]
+
+
 def row_tokens(job: Job) -> tuple[float, float]:
     """Mean tokens of a row with images, and of one without, cut at the longest allowed."""
     text, limit = job.data.text_tokens, job.settings["max_length"]
@@ -126,9 +142,9 @@ def flops(job: Job) -> tuple[float, float]:
             )
     images = job.data.images_per_row * share * job.samples
     compressor = job.parts.compressor
-    level = max(compressor.levels)
+    level = max(level for one in (compressor, *job.beside) for level in one.levels)
     cached = bool(job.settings.get("features"))
-    passes = 0.0 if cached else images / job.side_by_side
+    passes = 0.0 if cached else images / (1 + len(job.beside))
     encoder = passes * encoder_flops(job.parts.encoder, level)
     return job.samples * llm + 3.0 * images * compressor.flops + encoder, encoder
 
@@ -161,7 +177,7 @@ def memory(job: Job, rows: int | None = None, gpu: bool = True) -> Memory:
         images=math.ceil(rows * data.images_per_row) if data.image_share else 0,
         encodes=not settings.get("features"),
     )
-    beside = (job.side_by_side - 1) * parts.compressor.n_params
+    beside = sum(compressor.n_params for compressor in job.beside)
     return training_memory(parts.llm, parts.encoder, parts.compressor, setup, step, beside=beside)
 
 
@@ -186,10 +202,9 @@ def disk(job: Job) -> dict[str, int]:
     small = 4 * (parts.compressor.n_params + job.n_lora)
     whole = parts.llm.n_params if job.trains == "full" else 0
     element = 2 if job.settings["dtype"] == "bf16" else 4
-    held = memory(job)
+    held = memory(replace(job, beside=()))
     # Paged states are written too; they are of 8 bits.
-    states = held.optimizer // job.side_by_side
-    states = states or 2 * (parts.compressor.n_params + job.n_lora + whole)
+    states = held.optimizer or 2 * (parts.compressor.n_params + job.n_lora + whole)
     checkpoint = small + element * whole + states
     cache = job.data.images * len(parts.compressor.levels) * encoder.n_patches
     return {

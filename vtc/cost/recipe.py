@@ -15,14 +15,18 @@ _JOB_KEYS = {"llm", "gpu", *STAGES}
 
 @dataclass(frozen=True)
 class Planned:
-    """One stage of a recipe with one LLM: the flags of its command, as the file states them."""
+    """One stage of a recipe with one LLM: the flags of its command, as the file states them.
+
+    It has a run for each compressor, V and seed of stage 1.
+    """
 
     recipe: str
     command: str
     llm: str
     encoder: str
-    compressor: str
+    compressors: tuple[str, ...]
     visual_tokens: tuple[int, ...]
+    n_seeds: int
     flags: dict[str, Any]
     data: DataFacts
     gpu: str | None
@@ -102,17 +106,27 @@ def _check_keys(recipe: Mapping[str, Any], path: Path) -> None:
 def _models(recipe: Mapping[str, Any], path: Path) -> dict[str, Any]:
     first = recipe["train-projector"]
     tokens = first.get("visual-tokens", first.get("visual_tokens"))
-    if isinstance(tokens, int):
-        tokens = [tokens]
-    named = {"encoder": first.get("encoder"), "compressor": first.get("compressor", "tokenpacker")}
-    for name, value in named.items():
-        if not isinstance(value, str):
+    encoder, compressors = first.get("encoder"), _listed(first.get("compressor", "tokenpacker"))
+    for name, value in (("encoder", encoder), ("compressor", "".join(compressors))):
+        if not (isinstance(value, str) and value):
             raise InputError(f"recipe {path}: [train-projector] names no {name}")
-    if isinstance(tokens, str):
-        tokens = [int(part) if part.strip().isdigit() else 0 for part in tokens.split(",")]
-    if not tokens or not all(isinstance(number, int) and number > 0 for number in tokens):
+    numbers = [int(part) if part.isdigit() else 0 for part in _listed(tokens)]
+    if not numbers or not all(numbers):
         raise InputError(f"recipe {path}: [train-projector] states no visual-tokens such as [1, 4]")
-    return {**named, "visual_tokens": tuple(tokens)}
+    return {
+        "encoder": encoder,
+        "compressors": compressors,
+        "visual_tokens": tuple(numbers),
+        "n_seeds": len(_listed(first.get("seed", 0))),
+    }
+
+
+def _listed(value: Any) -> tuple[str, ...]:
+    """The parts of a flag that takes several: an array, or text with commas."""
+    if value is None:
+        return ()
+    parts = value if isinstance(value, list) else str(value).split(",")
+    return tuple(str(part).strip() for part in parts)
 
 
 def _jobs(recipe: Mapping[str, Any], path: Path) -> Sequence[Mapping[str, Any]]:

@@ -61,61 +61,90 @@ class SharedEncoder:
 
     def reader(self, levels: Sequence[int]) -> Callable[[Sequence[str]], dict[str, Tensor]]:
         """What gives these levels of images: `vision_levels` [n_images, n_levels, N, D]."""
-        picked = [self.levels.index(level) for level in levels]
-        whole = picked == list(range(len(self.levels)))
+        picked = _places_of(levels, self.levels)
 
         def read(paths: Sequence[str]) -> dict[str, Tensor]:
             self.take_turns()
-            features = self._features(tuple(paths))
-            return {"vision_levels": features if whole else features[:, picked]}
+            return {"vision_levels": _pick(self._features(tuple(paths)), picked)}
 
         return read
 
-    @torch.no_grad()
     def _features(self, paths: tuple[str, ...]) -> Tensor:
         if paths not in self._batches:
-            tower: Any = self.model.model.vision_tower
-            weight = next(tower.parameters())
-            values = self.pixels(paths)["pixel_values"].to(weight.device, weight.dtype)
-            states = patch_states(tower, values, self.levels, self.model.model.grid)  # type: ignore[arg-type]
-            stacked = torch.stack([states[level] for level in self.levels], dim=1)
-            self._batches[paths] = stacked.cpu()
+            self._batches[paths] = _encode(self.model, self.pixels, paths, self.levels)
             while len(self._batches) > self.KEPT:
                 self._batches.popitem(last=False)
         return self._batches[paths]
 
 
 class MemoryLevels:
-    """Features of all images of a training in memory [n_images, n_levels, N, D]."""
+    """Features of all images of a training in memory: `features` [n_images, n_levels, N, D]."""
 
-    def __init__(self, rows: dict[str, int], levels: Tensor):
+    def __init__(
+        self,
+        rows: dict[str, int],
+        features: Tensor,
+        levels: Sequence[int],
+        picked: Tensor | None = None,
+    ):
         self.rows = rows
-        self.levels = levels
+        self.features = features
+        self.levels = tuple(levels)
+        self._picked = picked
 
     def __call__(self, paths: Sequence[str]) -> dict[str, Tensor]:
         """`vision_levels` of the given images."""
-        return {"vision_levels": self.levels[[self.rows[path] for path in paths]]}
+        features = self.features[[self.rows[path] for path in paths]]
+        return {"vision_levels": _pick(features, self._picked)}
+
+    def of(self, levels: Sequence[int]) -> "MemoryLevels":
+        """The same features, of which only these levels are given."""
+        return MemoryLevels(self.rows, self.features, self.levels, _places_of(levels, self.levels))
 
 
-@torch.no_grad()
 def encode_in_memory(
     model: VtcForConditionalGeneration,
     pixels: Pixels,
     paths: Iterable[str],
+    levels: Sequence[int],
     *,
     batch_size: int = 32,
     advance: Callable[[int], object] = lambda n: None,
 ) -> MemoryLevels:
-    """Run the frozen encoder once over every distinct image, at the levels the compressor asks for.
+    """Run the frozen encoder of `model` once over every distinct image, at the given levels.
 
     Raises ImageFault naming an image that does not open.
     """
     distinct = list(dict.fromkeys(paths))
-    weight = next(model.model.vision_tower.parameters())
     parts = []
     for start in range(0, len(distinct), batch_size):
         chosen = distinct[start : start + batch_size]
-        values = pixels(chosen)["pixel_values"].to(weight.device, weight.dtype)
-        parts.append(model.model.encode(values).cpu())  # type: ignore[operator]
+        parts.append(_encode(model, pixels, chosen, levels))
         advance(len(chosen))
-    return MemoryLevels({path: row for row, path in enumerate(distinct)}, torch.cat(parts))
+    rows = {path: row for row, path in enumerate(distinct)}
+    return MemoryLevels(rows, torch.cat(parts), levels)
+
+
+@torch.no_grad()
+def _encode(
+    model: VtcForConditionalGeneration,
+    pixels: Pixels,
+    paths: Sequence[str],
+    levels: Sequence[int],
+) -> Tensor:
+    """Features [n_images, n_levels, N, D] of images, on the CPU."""
+    tower: Any = model.model.vision_tower
+    weight = next(tower.parameters())
+    values = pixels(paths)["pixel_values"].to(weight.device, weight.dtype)
+    states = patch_states(tower, values, levels, model.model.grid)  # type: ignore[arg-type]
+    return torch.stack([states[level] for level in levels], dim=1).cpu()
+
+
+def _places_of(levels: Sequence[int], among: Sequence[int]) -> Tensor | None:
+    """Where the levels stand among others; None if they are all of them."""
+    return None if tuple(levels) == tuple(among) else torch.tensor([*map(among.index, levels)])
+
+
+def _pick(features: Tensor, places: Tensor | None) -> Tensor:
+    """Some levels of features, laid out in memory as if there were no others."""
+    return features if places is None else features.index_select(1, places)

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,13 @@ from vtc.model.encode import MEMORY_LIMIT, image_bytes
 from vtc.model.modeling import VtcForConditionalGeneration
 from vtc.model.sources import EncoderSource
 from vtc.train.align import AlignCollator, align_rows
-from vtc.train.image_sources import CachedLevels, Pixels, SharedEncoder, encode_in_memory
+from vtc.train.image_sources import (
+    CachedLevels,
+    MemoryLevels,
+    Pixels,
+    SharedEncoder,
+    encode_in_memory,
+)
 from vtc.train.relay import Relay
 from vtc.train.settings import StageSettings
 
@@ -34,6 +41,9 @@ class Inputs:
     say: Say = lambda line: None
     _tokens: dict[str, InMemory[TokenisedRow]] = field(default_factory=dict)
     _images: dict[tuple, ImageSource] = field(default_factory=dict)
+    _stores: dict[tuple, FeatureStore] = field(default_factory=dict)
+    # Of those that train side by side alone, so a copy of these inputs has none.
+    _shared: dict[tuple, ImageSource] = field(default_factory=dict, init=False)
 
     def lm_collator(
         self, model: VtcForConditionalGeneration, processor: Any, encoder: EncoderSource
@@ -85,28 +95,43 @@ class Inputs:
         key = _image_key(model, processor, encoder)
         if key not in self._images:
             self._images[key] = self._open_images(model, processor, encoder, key[-1])
-        source = self._images[key]
+        source = self._shared.get(key, self._images[key])
         if isinstance(source, CachedLevels):
             _check_pooling(source.reader.store, model)
         return source
 
+    def prepare(self, models: Sequence[Assembled]) -> None:
+        """Open the images of several models with one encoder, before any of them trains.
+
+        What each by itself would keep in memory comes of one pass over the images, at the levels
+        that any of them asks for. Raises InputError for a cache that does not fit one of them.
+        """
+        asked = [(one.model, one.processor, one.encoder) for one in models]
+        kept = {_image_key(*ask): ask for ask in asked if self._kept_in_memory(ask[0])}
+        new = [key for key in kept if key not in self._images]
+        if len(new) > 1:
+            model, processor, _ = kept[new[0]]
+            memory = self._keep(model, processor, sorted({at for key in new for at in key[-1]}))
+            self._images.update({key: memory.of(key[-1]) for key in new})
+        for ask in asked:
+            self.images(*ask)
+
     def share_encoder(self, models: Sequence[Assembled], relay: Relay) -> bool:
         """Let several models with one encoder read each batch of images from one pass of it.
 
-        They must be trained in the turns of `relay`. False, and nothing is changed, where the
-        features are at hand as it is, or there is but one model.
+        They must be trained in the turns of `relay`. False, and nothing is changed, where not two
+        of them need the encoder: the features of the others are at hand as it is.
         """
         asked = [(one.model, one.processor, one.encoder) for one in models]
-        sources = [self.images(*ask) for ask in asked]
-        if len(models) < 2 or not all(isinstance(source, Pixels) for source in sources):
+        live = [ask for ask in asked if isinstance(self.images(*ask), Pixels)]
+        if len(live) < 2:
             return False
-        levels = [one.model.compressor.request.levels for one in models]
-        union = sorted({level for some in levels for level in some})
-        pixels: Any = sources[0]
-        shared = SharedEncoder(models[0].model, pixels, union, relay.pass_on)
-        for ask, some in zip(asked, levels, strict=True):
-            self._images[_image_key(*ask)] = shared.reader(some)
-        self.say(f"each batch is encoded once for {len(models)} runs")
+        keys = [_image_key(*ask) for ask in live]
+        pixels: Any = self._images[keys[0]]
+        union = sorted({level for key in keys for level in key[-1]})
+        shared = SharedEncoder(live[0][0], pixels, union, relay.pass_on)
+        self._shared.update({key: shared.reader(key[-1]) for key in keys})
+        self.say(f"each batch is encoded once for {len(live)} runs")
         return True
 
     def _open_images(
@@ -116,25 +141,45 @@ class Inputs:
         encoder: EncoderSource,
         levels: Sequence[int],
     ) -> ImageSource:
-        paths = {path for sample in self.samples.rows for path in sample["images"]}
         if self.features is not None:
             return CachedLevels(self._open_cache(self.features, processor, encoder, levels))
-        pixels = Pixels(self.samples.image_root, processor.image_processor)
-        if not paths:
-            return pixels
-        size = len(paths) * image_bytes(model, len(levels))
-        if size > MEMORY_LIMIT:
+        if self._kept_in_memory(model):
+            return self._keep(model, processor, levels)
+        if self._paths:
+            size = len(self._paths) * image_bytes(model, len(levels))
             self.say(
-                f"features of {len(paths)} images take {size / 1e9:.1f} GB, too much to keep: the "
-                "encoder runs at every step ('vtc encode' runs it once)"
+                f"features of {len(self._paths)} images take {size / 1e9:.1f} GB, too much to "
+                "keep: the encoder runs at every step ('vtc encode' runs it once)"
             )
-            return pixels
-        self.say(f"encoding {len(paths)} images once ({size / 1e6:.1f} MB kept in memory)")
-        return encode_in_memory(model, pixels, sorted(paths))
+        return Pixels(self.samples.image_root, processor.image_processor)
+
+    @cached_property
+    def _paths(self) -> list[str]:
+        return sorted({path for sample in self.samples.rows for path in sample["images"]})
+
+    def _kept_in_memory(self, model: VtcForConditionalGeneration) -> bool:
+        """Whether the features that this model alone asks for are few enough to be kept."""
+        n_images = len(self._paths) if self.features is None else 0
+        size = n_images * image_bytes(model, len(model.compressor.request.levels))
+        return 0 < size <= MEMORY_LIMIT
+
+    def _keep(
+        self, model: VtcForConditionalGeneration, processor: Any, levels: Sequence[int]
+    ) -> MemoryLevels:
+        size = len(self._paths) * image_bytes(model, len(levels))
+        self.say(f"encoding {len(self._paths)} images once ({size / 1e6:.1f} MB kept in memory)")
+        pixels = Pixels(self.samples.image_root, processor.image_processor)
+        return encode_in_memory(model, pixels, self._paths, levels)
 
     def _open_cache(
         self, folder: Path, processor: Any, encoder: EncoderSource, levels: Sequence[int]
     ) -> LevelReader:
+        key = (encoder.fingerprint, preprocessing_hash(processor.image_processor))
+        if key not in self._stores:
+            self._stores[key] = self._checked_store(folder, processor, encoder)
+        return self._stores[key].reader(levels)
+
+    def _checked_store(self, folder: Path, processor: Any, encoder: EncoderSource) -> FeatureStore:
         store = FeatureStore.open(folder)
         store.check(encoder.fingerprint, preprocessing_hash(processor.image_processor))
         made_from = store.manifest["image_root"]
@@ -148,7 +193,7 @@ class Inputs:
         if absent is not None:
             raise InputError(f"features {folder} lack image {absent}; encode these samples along")
         store.check_images(self.samples.image_root, list(images))
-        return store.reader(levels)
+        return store
 
 
 def _image_key(model: VtcForConditionalGeneration, processor: Any, encoder: EncoderSource) -> tuple:

@@ -10,27 +10,58 @@ from vtc.train.checkpoints import BY_DEFAULT, Saving
 
 
 @dataclass(frozen=True)
+class ProjectorRun:
+    """One run of stage 1; no seed means that of the settings."""
+
+    compressor: str
+    visual_tokens: int
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
 class ProjectorJob:
-    """What to train: one compressor for each V, all between the same two backbones."""
+    """What to train between the same two backbones: each compressor with each V and each seed.
+
+    No `seeds` means one, that of the settings.
+    """
 
     encoder: str
     llm: str
-    compressor: str
+    compressors: tuple[str, ...]
     visual_tokens: tuple[int, ...]
     out: Path
     force: bool = False
+    seeds: tuple[int, ...] = ()
     compressor_settings: dict[str, Any] | None = None
     saving: Saving = BY_DEFAULT
     report_to: str | None = None
 
     @property
     def folders(self) -> list[Path]:
-        """All run folders, in the order of V."""
-        return [self.folder(visual_tokens) for visual_tokens in self.visual_tokens]
+        """All run folders, in the order of `runs`."""
+        return [self.folder(run) for run in self.runs]
 
-    def folder(self, visual_tokens: int) -> Path:
-        """The run folder of one V."""
-        return self.out / f"{self.compressor}-v{visual_tokens}"
+    @property
+    def runs(self) -> list[ProjectorRun]:
+        """All runs: seed by seed, of each seed compressor by compressor, of each V by V."""
+        return [
+            ProjectorRun(compressor, visual_tokens, seed)
+            for seed in self.seeds or (None,)
+            for compressor in self.compressors
+            for visual_tokens in self.visual_tokens
+        ]
+
+    def folder(self, run: ProjectorRun) -> Path:
+        """The folder of one run; its seed is named where there are several."""
+        seed = f"-s{run.seed}" if len(self.seeds) > 1 else ""
+        return self.out / f"{run.compressor}-v{run.visual_tokens}{seed}"
+
+    def refuse_mixture(self, weights: str | None) -> None:
+        """Raise InputError for several seeds with `weights`, by which each draws other samples."""
+        if len(self.seeds) > 1 and weights is not None:
+            raise InputError(
+                "--weights draws other samples for every seed; give one --seed a command"
+            )
 
     def refuse_existing(self) -> None:
         """Raise InputError if any run folder may not be overwritten, or not be written at all."""

@@ -1,6 +1,7 @@
 """Stage 1: train compressors between a frozen encoder and a frozen LLM."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,14 @@ import torch
 
 from vtc.errors import InputError
 from vtc.model.assemble import Assembled, assemble
-from vtc.model.backbones import load_encoder, load_llm
+from vtc.model.backbones import Encoder, Llm, load_encoder, load_llm
 from vtc.model.run import save_run
 from vtc.model.sources import fingerprint
 from vtc.train.align import AlignTrainer
 from vtc.train.fitting import fit_batch
 from vtc.train.folders import locked
 from vtc.train.inputs import Inputs, Say
-from vtc.train.jobs import ProjectorJob
+from vtc.train.jobs import ProjectorJob, ProjectorRun
 from vtc.train.log import Advance
 from vtc.train.places import Place, identity
 from vtc.train.processes import join, n_processes
@@ -35,55 +36,100 @@ def train_projectors(
     say: Say = lambda line: None,
     advance: Advance = lambda n, words="": None,
 ) -> list[Path]:
-    """Train one compressor for each V and save each as a run folder; the folders, in order.
+    """Train the runs of a job and save each as a run folder; the folders, in order.
 
-    Encoder and LLM are loaded once and shared; every V sees the same batches. Where the features do
-    not fit in memory all V train side by side, so that a batch is encoded once. Resuming passes
-    over the runs that are finished. Raises InputError before any training for a folder that exists
-    or that another process trains, an unfit backbone, or a V that the compressor does not support.
+    Encoder, LLM, tokens and what is kept of the images in memory are shared by all. The runs of one
+    seed see the same batches: where the features do not fit in memory they train side by side, so
+    that a batch is encoded once. Seeds draw other batches and train one after the other. Resuming
+    passes over the runs that are finished.
+
+    Raises InputError before any training for a folder that exists or that another process trains,
+    an unfit backbone, a V that a compressor does not support, or a mixture with several seeds.
     """
     job.refuse_existing()
+    job.refuse_mixture(inputs.settings.weights)
     _check_images(inputs.samples.rows)
+    _check_auto_batch(inputs.settings)
     join()
     with locked(job.folders):
         places = _places(job, inputs, footer, say)
-        todo = {v: place for v, place in places.items() if not place.is_finished()}
+        todo = {run: place for run, place in places.items() if not place.is_finished()}
         advance((len(places) - len(todo)) * inputs.settings.n_steps(len(inputs.samples.rows)))
         for place in todo.values():
             place.start()
-        built = _assemble_all(job, inputs, list(todo)) if todo else []
-        inputs.settings = _with_batch(built, inputs, todo, say)
-        with stop_signals(say) as stop:
-            works = [
-                partial(
-                    _make, one, todo[one.model.compressor.visual_tokens], job, inputs, footer,
-                    say=say, advance=advance, stop=stop,
-                )
-                for one in built
-            ]  # fmt: skip
-            relay = Relay()
-            if n_processes() == 1 and inputs.share_encoder(built, relay):
-                relay.run(works)
-            else:
-                for work in works:
-                    work()
+        if not todo:
+            return job.folders
+        backbones = _load(job, inputs.settings)
+        seeds = list(dict.fromkeys(run.seed for run in todo))
+        for seed in seeds:
+            settings = inputs.settings.with_(seed=seed)
+            together = {run: place for run, place in todo.items() if run.seed == seed}
+            stop = _train_seed(
+                together, backbones, job, replace(inputs, settings=settings),
+                footer if seed is None else _footer_of(footer, settings), say=say, advance=advance,
+            )  # fmt: skip
+            # One that came as the last step was done has stopped nothing yet.
+            if stop.signal is not None and seed != seeds[-1]:
+                raise stop.interrupted(f"behind seed {seed}; --resume goes on with the others")
     return job.folders
 
 
+def _train_seed(
+    places: dict[ProjectorRun, Place],
+    backbones: tuple[Encoder, Llm],
+    job: ProjectorJob,
+    inputs: Inputs,
+    footer: dict[str, Any] | None,
+    *,
+    say: Say,
+    advance: Advance,
+) -> Stop:
+    """Train runs that see the same batches; whether they were told to stop."""
+    built = {run: _assemble(run, backbones, job, inputs.settings) for run in places}
+    inputs.prepare(list(built.values()))
+    inputs.settings = _with_batch(built, inputs, places, say)
+    with stop_signals(say) as stop:
+        works = [
+            partial(
+                _make, one, places[run], job, inputs, footer, say=say, advance=advance, stop=stop
+            )
+            for run, one in built.items()
+        ]
+        relay = Relay()
+        if n_processes() == 1 and inputs.share_encoder(list(built.values()), relay):
+            relay.run(works)
+        else:
+            for work in works:
+                work()
+    return stop
+
+
 def _with_batch(
-    built: Sequence[Assembled], inputs: Inputs, places: dict[int, Place], say: Say
+    built: dict[ProjectorRun, Assembled],
+    inputs: Inputs,
+    places: dict[ProjectorRun, Place],
+    say: Say,
 ) -> StageSettings:
-    """The settings with the batch that fits the largest V: all V see the same batches."""
+    """The settings with the batch that fits the largest V: all runs of a seed share batches."""
     settings = inputs.settings
-    if not settings.auto_batch or not built:
+    if not settings.auto_batch:
         return settings
-    one = max(built, key=lambda one: one.model.compressor.visual_tokens)
-    if settings.objective == "align":
-        raise InputError("--auto-batch is for --objective lm; align holds no LLM step")
+    largest = max(built, key=lambda run: (run.visual_tokens, _n_params(built[run])))
+    one = built[largest]
     freeze_all_but_compressor(one.model)
     collator = inputs.lm_collator(one.model, one.processor, one.encoder)
-    place = places[one.model.compressor.visual_tokens]
-    return fit_batch(one.model, collator, settings, place.checkpoints, say)
+    return fit_batch(one.model, collator, settings, places[largest].checkpoints, say)
+
+
+def _n_params(one: Assembled) -> int:
+    return sum(weight.numel() for weight in one.model.compressor.parameters())
+
+
+def _footer_of(footer: dict[str, Any] | None, settings: StageSettings) -> dict[str, Any] | None:
+    """The footer of the runs of one of the job's seeds."""
+    if footer is None:
+        return None
+    return {**footer, "settings": settings.as_dict(), "seed": settings.seed}
 
 
 def _make(
@@ -101,7 +147,7 @@ def _make(
     save = partial(_save, one, inputs.settings.seed, footer, job.force)
     place.try_save(save)
     freeze_all_but_compressor(one.model)
-    say(f"V = {one.model.compressor.visual_tokens}: {what_trains(one.model)}")
+    say(f"{place.run.name}: {what_trains(one.model)}")
     log = _train(one, inputs, place, job.report_to, advance, stop)
     place.finish(partial(save, log=log))
     last = log[-1]
@@ -110,22 +156,22 @@ def _make(
 
 def _places(
     job: ProjectorJob, inputs: Inputs, footer: dict[str, Any] | None, say: Say
-) -> dict[int, Place]:
-    """The place of each V's run, with all that makes its training."""
+) -> dict[ProjectorRun, Place]:
+    """The place of each run, with all that makes its training."""
     encoder, llm = fingerprint(job.encoder), fingerprint(job.llm)
     places = {}
-    for visual_tokens in job.visual_tokens:
+    for run in job.runs:
         about = identity(
-            inputs.settings,
+            inputs.settings.with_(seed=run.seed),
             inputs.samples.rows,
             footer,
             encoder=encoder,
             llm=llm,
-            compressor=job.compressor,
+            compressor=run.compressor,
             compressor_settings=job.compressor_settings,
-            visual_tokens=visual_tokens,
+            visual_tokens=run.visual_tokens,
         )
-        places[visual_tokens] = Place(job.folder(visual_tokens), about, job.saving, job.force, say)
+        places[run] = Place(job.folder(run), about, job.saving, job.force, say)
     return places
 
 
@@ -152,35 +198,41 @@ def _save(
     )
 
 
-def _assemble_all(
-    job: ProjectorJob, inputs: Inputs, visual_token_counts: Sequence[int]
-) -> list[Assembled]:
-    settings = inputs.settings
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _load(job: ProjectorJob, settings: StageSettings) -> tuple[Encoder, Llm]:
+    """The two backbones, of which there is one each in the process."""
     dtype = weight_dtype(settings)
     encoder = load_encoder(job.encoder, dtype)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     llm = load_llm(
         job.llm,
         dtype,
         four_bit=settings.load_4bit,
-        device=device,
+        device=_device(),
         chat_template=settings.chat_template,
     )
-    built = []
-    for visual_tokens in visual_token_counts:
-        one = assemble(
-            encoder,
-            llm,
-            job.compressor,
-            visual_tokens,
-            settings=job.compressor_settings,
-            seed=settings.seed,
-        )
-        one.processor.set_up(settings.image_mode, settings.query_position)
-        one.model.compressor.float()
-        one.model.to(device)  # type: ignore[arg-type]
-        built.append(one)
-    return built
+    return encoder, llm
+
+
+def _assemble(
+    run: ProjectorRun,
+    backbones: tuple[Encoder, Llm],
+    job: ProjectorJob,
+    settings: StageSettings,
+) -> Assembled:
+    one = assemble(
+        *backbones,
+        run.compressor,
+        run.visual_tokens,
+        settings=job.compressor_settings,
+        seed=settings.seed,
+    )
+    one.processor.set_up(settings.image_mode, settings.query_position)
+    one.model.compressor.float()
+    one.model.to(_device())  # type: ignore[arg-type]
+    return one
 
 
 def _train(
@@ -213,6 +265,11 @@ def _train(
         )
     collator = inputs.lm_collator(one.model, one.processor, one.encoder)
     return fit_model(one.model, collator.dataset, collator, settings, place.run, **how)
+
+
+def _check_auto_batch(settings: StageSettings) -> None:
+    if settings.auto_batch and settings.objective == "align":
+        raise InputError("--auto-batch is for --objective lm; align holds no LLM step")
 
 
 def _check_images(samples: Sequence[dict[str, Any]]) -> None:
