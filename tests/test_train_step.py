@@ -125,7 +125,7 @@ def test_the_batch_that_fits_is_found_and_does_fit(tiny_world, tmp_path):
         _ProcessMemory(1).peak_of(partial(_step, one.model, batches(longest[:size]), settings))
         for size in sizes
     )
-    slack = 15_000_000
+    slack = 30_000_000  # what the allocator keeps or gives back as it likes
     assert fits < limit + slack
     assert passes > limit - slack
 

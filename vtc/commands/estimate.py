@@ -70,8 +70,11 @@ def flags_of(command: click.Command, given: dict[str, Any], where: str) -> dict[
     """
     from vtc.errors import InputError
 
-    # Defaults alone: what is required may be missing.
-    context = command.make_context(command.name, [], resilient_parsing=True)
+    # Defaults alone: what is required may be missing. Click keeps the help option of the first
+    # context a command gets, so it is given the names that all commands have.
+    context = command.make_context(
+        command.name, [], resilient_parsing=True, help_option_names=["-h", "--help"]
+    )
     known = {option.lstrip("-"): param for param in command.params for option in param.opts}
     flags = dict(context.params)
     for key, value in given.items():
