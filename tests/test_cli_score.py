@@ -127,7 +127,7 @@ def test_faults_of_a_minimal_table(tmp_path, text, given, message):
 
 def test_another_table_is_refused_by_name(tmp_path):
     path = tmp_path / "rejects.parquet"
-    write_rows([{"source": "a", "row": 1, "reason": "b"}], specs.REJECTS, path)
+    write_rows([{"source": "a", "row": 1, "reason": "b", "kept": False}], specs.REJECTS, path)
     done = vtc("score", path)
     assert done.returncode == 2
     assert "need table predictions, found rejects" in done.stderr

@@ -58,7 +58,7 @@ def test_conversion_keeps_all_rows(log, tmp_path):
     out = tmp_path / "log.jsonl"
     assert vtc(log, "-o", out).returncode == 0
     rows = [json.loads(line) for line in out.read_text().splitlines()]
-    assert rows == [{**row, "grad_norm": None} for row in LOG]
+    assert rows == [specs.TRAIN_LOG.complete(row) for row in LOG]
 
 
 def test_columns_are_described_and_the_footer_shown(log):
