@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import json
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,7 @@ from vtc.data.hub import is_hub_id, open_dataset
 from vtc.data.pictures import holds_pictures
 from vtc.errors import InputError
 from vtc.tables.json_stream import stream_json
-from vtc.tables.read import title
+from vtc.tables.read import footer_of, title
 
 _BATCH = 512
 _PEEKED = 8
@@ -114,7 +113,7 @@ def _parquet(name: str, file: BinaryIO) -> Source:
         table = pq.ParquetFile(file)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise damaged(error) from None
-    footer = _footer(table.schema_arrow.metadata or {}, title(name))
+    footer = footer_of(table.schema_arrow.metadata or {}, title(name))
     kind = footer.get("table", "samples")
     if kind != "samples":
         raise InputError(f"{name}: need samples or LLaVA's rows, found table {kind}")
@@ -129,16 +128,6 @@ def _parquet(name: str, file: BinaryIO) -> Source:
     named = footer.get("settings", {}).get("image_root")
     beside = None if name == "-" else Path(name).resolve().parent
     return Source(name, rows, Path(named) if named else beside, table.metadata.num_rows)
-
-
-def _footer(metadata: dict[bytes, bytes], name: str) -> dict[str, Any]:
-    try:
-        footer = json.loads(metadata.get(b"vtc", b"{}"))
-    except ValueError:
-        footer = None
-    if not isinstance(footer, dict):
-        raise InputError(f"{name}: its 'vtc' footer is not a JSON object")
-    return footer
 
 
 def _limited(source: Source, limit: int | None) -> Source:

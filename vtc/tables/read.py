@@ -110,10 +110,14 @@ def _read_parquet(data: bytes, name: str) -> _Raw:
     except (pa.ArrowException, OSError, ValueError) as error:
         first = (str(error).splitlines() or ["unreadable"])[0]
         raise InputError(f"{name} is a damaged or truncated Parquet file: {first}") from None
-    return _Raw(rows, _footer(table.schema.metadata or {}, name))
+    return _Raw(rows, footer_of(table.schema.metadata or {}, name))
 
 
-def _footer(metadata: dict[bytes, bytes], name: str) -> dict[str, Any]:
+def footer_of(metadata: dict[bytes, bytes], name: str) -> dict[str, Any]:
+    """The footer of vtc in a Parquet file's metadata, {} if another program wrote the file.
+
+    Raises InputError naming the file if it is no JSON object.
+    """
     try:
         footer = json.loads(metadata.get(b"vtc", b"{}"))
     except ValueError:
