@@ -8,13 +8,18 @@ import os
 import random
 import shutil
 import signal
+import threading
 import time
 
 import pytest
+from tqdm import tqdm
 from train_runs import STAGE_2, left_beside, same_run, stage_1, stage_2
 from train_samples import read
 
 KILLS = 20
+
+# tqdm's own lock is shared with forks: one that is killed while it draws a bar would keep it.
+tqdm.set_lock(threading.RLock())
 
 
 @pytest.fixture(scope="module")

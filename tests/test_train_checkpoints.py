@@ -146,6 +146,21 @@ def test_resuming_what_never_began_begins(tiny_world, samples, tmp_path):
     assert (run / "manifest.json").is_file()
 
 
+def test_what_a_killed_process_left_is_swept(tiny_world, samples, tmp_path):
+    out = tmp_path / "out"
+    # Killed after its trial of the save, which would be in the way of the next.
+    trial = training_folder(out / "tokenpacker-v4") / "trial"
+    trial.mkdir(parents=True)
+    (trial / "manifest.json").write_text("{}")
+    (run,) = stage_1(tiny_world, samples, out)
+    assert left_beside(out) == []
+    # Killed between the run and the removal of its checkpoints.
+    checkpoint = training_folder(run) / "step-00000009"
+    checkpoint.mkdir(parents=True)
+    assert stage_1(tiny_world, samples, out, resume=True) == [run]
+    assert left_beside(out) == []
+
+
 def test_difference_names_nested_new_and_lost_settings():
     begun = {"settings": {"lora": {"r": 4}, "old": 1}, "data": ["a"]}
     assert difference(begun, begun) is None

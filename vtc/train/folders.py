@@ -21,6 +21,7 @@ from vtc.tables.atomic import sweep
 from vtc.train.processes import is_first
 
 LOCK = "lock"
+TRIAL = "trial"
 
 
 def training_folder(run: Path) -> Path:
@@ -64,8 +65,9 @@ def _locked(run: Path) -> Iterator[None]:
     descriptor = _take(folder, run)
     try:
         sweep(run)
-        for file in folder.glob(".*.partial"):
-            shutil.rmtree(file, ignore_errors=True)
+        # What a killed process had half written, or tried and not yet thrown away.
+        for leftover in (*folder.glob(".*.partial"), folder / TRIAL):
+            shutil.rmtree(leftover, ignore_errors=True)
         yield
     finally:
         if not any(path.name != LOCK for path in folder.iterdir()):

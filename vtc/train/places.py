@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from vtc.errors import InputError, VtcError
 from vtc.model.run import read_manifest
 from vtc.train.checkpoints import MANIFEST, Checkpoints, Saving, difference
-from vtc.train.folders import training_folder
+from vtc.train.folders import TRIAL, training_folder
 from vtc.train.processes import is_first, n_processes
 from vtc.train.settings import StageSettings
 
@@ -50,6 +50,9 @@ class Place:
                 f"run {self.run} is finished, with {changed}; give another -o, or --force"
             )
         self.say(f"{self.run} is finished")
+        if is_first():
+            # A process killed between the run and its checkpoints' removal leaves them.
+            self.checkpoints.clear()
         return True
 
     def _told_by_manifest(self) -> dict[str, Any]:
@@ -67,7 +70,7 @@ class Place:
 
     def try_save(self, save: Save) -> None:
         """Save the untrained run to a scratch folder: what fails at the end fails now."""
-        trial = training_folder(self.run) / "trial"
+        trial = training_folder(self.run) / TRIAL
         if not is_first() or self.checkpoints.exist():
             return
         try:
