@@ -88,6 +88,10 @@ def test_folders_show_their_manifest(tmp_path):
     done = vtc(run)
     assert done.returncode == 2
     assert "manifest.json: broken JSON" in done.stderr
+    (run / "manifest.json").write_text("{}")
+    done = vtc(run)
+    assert done.returncode == 2
+    assert "is no manifest of a run, of features or of a world" in done.stderr
 
 
 def test_bare_tables_and_terminal_codes(tmp_path):

@@ -299,7 +299,7 @@ def test_weights_are_passes_over_a_source(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1", "1 for 2 sources"),
+        ("1", "give 2 numbers"),
         ("1,x", "'x' is no number above 0"),
         ("1,-1", "'-1' is no number"),
         ("1,nan", "no number"),
@@ -348,7 +348,7 @@ def test_training_takes_mixtures_image_modes_and_query_positions(two_sources, mo
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--weights", "1,2,3"), "--weights 1,2,3: 3 for 2 sources"),
+        (("--weights", "1,2,3"), "--weights 1,2,3: give 2 numbers"),
         (("--chat-template", "absent"), "absent is no file of text, nor one of vicuna"),
         (("--images", "absent"), "image root absent is no folder; name it with --images"),
     ],

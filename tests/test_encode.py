@@ -423,6 +423,13 @@ def test_command_goes_on_where_a_broken_image_stopped_it(
     done = CliRunner().invoke(encode, [*arguments, "--resume"])
     assert done.exit_code == 0
     assert "is whole already" in done.stderr
+    done = CliRunner().invoke(encode, [*arguments, "--dtype", "fp32", "--resume"])
+    assert "are finished, with dtype = fp16, not fp32" in str(done.exception)
+    store.check_images(images, [])
+    with pytest.raises(InputError, match="without image other"):
+        store.check_made_for(store.layout, ["other.png"])
+    with pytest.raises(InputError, match=r"are pooled .* encode again without --pool"):
+        store.reader([0])
 
 
 def test_dry_run_states_the_size_and_writes_nothing(

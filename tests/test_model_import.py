@@ -215,6 +215,14 @@ def test_missing_and_misshaped_tensors_are_listed(original, hf, tmp_path):
     assert "linear_2.bias [7] instead of [48]" in str(fault.value)
 
 
+def test_a_truncated_checkpoint_is_named(hf, tmp_path):
+    copy = shutil.copytree(hf, tmp_path / "hf")
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(InputError, match="hf does not load"):
+        import_run(str(copy), tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("change", "fault"),
     [

@@ -244,6 +244,11 @@ def test_unfinished_and_damaged_runs_are_named(built: Assembled, tmp_path: Path)
     (tmp_path / "full" / "manifest.json").write_text(json.dumps({**manifest, "files": {}}))
     with pytest.raises(InputError, match=r"lacks .*attn_out\.bias"):
         load_run(tmp_path / "full")
+    for broken in ("{}", "{", None):
+        config = tmp_path / "full" / "config.json"
+        config.write_text(broken) if broken else config.unlink()
+        with pytest.raises(InputError, match=r"its config\.json is missing or damaged"):
+            load_run(tmp_path / "full")
     (tmp_path / "full" / "manifest.json").write_text("{")
     with pytest.raises(InputError, match="not valid JSON"):
         load_run(tmp_path / "full")

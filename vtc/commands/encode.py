@@ -65,10 +65,8 @@ def encode(sources, encoder, compressors, levels, images, dtype, pool, out, **fl
     from vtc.tables.atomic import refuse_existing
     from vtc.tables.provenance import footer
 
-    if flags["resume"] and (Path(out) / "manifest.json").is_file():
-        console.say(f"{out} is whole already")
-        return
-    if not flags["dry_run"]:
+    finished = flags["resume"] and (Path(out) / "manifest.json").is_file()
+    if not flags["dry_run"] and not finished:
         refuse_existing(out, flags["force"])
     root, paths = _distinct_images(sources, images)
 
@@ -82,6 +80,10 @@ def encode(sources, encoder, compressors, levels, images, dtype, pool, out, **fl
     layout = layout_of(loaded, levels or requested_levels(loaded.tower.config, named), dtype)
     if pool is not None:
         layout = pool_layout(layout, pool, named)
+    if finished:
+        _check_finished(out, loaded, layout, root, paths)
+        console.say(f"{out} is whole already")
+        return
     cost = _cost(loaded, root, paths, layout, Path(out).absolute().parent, flags["batch_size"])
     for sentence in cost.sentences():
         console.say(sentence)
@@ -110,6 +112,16 @@ def encode(sources, encoder, compressors, levels, images, dtype, pool, out, **fl
             force=flags["force"], resume=flags["resume"], advance=advance,
         )  # fmt: skip
     console.say(f"wrote {out} ({len(paths)} images, {settings['megabytes']} MB)")
+
+
+def _check_finished(out, encoder, layout, root, paths):
+    """Raise InputError unless the features are those that would be made."""
+    from vtc.data.features import FeatureStore, preprocessing_hash
+
+    store = FeatureStore.open(out)
+    store.check(encoder.source.fingerprint, preprocessing_hash(encoder.image_processor))
+    store.check_made_for(layout, paths)
+    store.check_images(root, paths)
 
 
 def _cost(encoder, root, paths, layout, folder, batch_size):

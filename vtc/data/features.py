@@ -116,6 +116,8 @@ class FeatureStore:
 
         Raises InputError for one not in the cache, too.
         """
+        if not images:
+            return
         rows = self._rows_of(images).tolist()
         part = self._index.take(rows).to_pydict()
         known = {
@@ -126,11 +128,33 @@ class FeatureStore:
         }
         check_unchanged(f"features {self.folder}", root, images, known)
 
+    def check_made_for(self, layout: Layout, images: Sequence[str]) -> None:
+        """Raise InputError, naming the difference, unless it holds just that of these images."""
+        wanted = {"levels": layout.levels, "grid": layout.grid, "dtype": layout.dtype}
+        for name, value in wanted.items():
+            has = getattr(self.layout, name)
+            if has != value:
+                raise InputError(
+                    f"features {self.folder} are finished, with {name} = {has}, not {value}; "
+                    "give another -o, or --force"
+                )
+        lacking = next((image for image in images if image not in self), None)
+        if lacking is not None:
+            raise InputError(
+                f"features {self.folder} are finished, without image {lacking}; give another -o, "
+                "or --force"
+            )
+
     def reader(self, levels: Sequence[int]) -> "LevelReader":
         """What reads these levels, in this order; raises InputError for one not in the cache."""
         for level in levels:
             if level not in self.layout.levels:
                 has = ", ".join(map(str, self.layout.levels))
+                if self.layout.pooled:
+                    raise InputError(
+                        f"features {self.folder} lack level {level} and are pooled (holding "
+                        f"means of level {has}); encode again without --pool"
+                    )
                 raise InputError(
                     f"features {self.folder} lack level {level} (they hold {has}); "
                     f"encode again with --levels {','.join(map(str, levels))}"

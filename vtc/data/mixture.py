@@ -22,7 +22,9 @@ def parse_weights(text: str | None, names: Sequence[str]) -> tuple[float, ...]:
     parts = [part.strip() for part in text.split(",")]
     if not any("=" in part for part in parts):
         if len(parts) != len(names):
-            raise InputError(f"--weights {text}: {len(parts)} for {len(names)} sources of samples")
+            raise InputError(
+                f"--weights {text}: give {len(names)} numbers, one a source of samples, or NAME=W"
+            )
         return tuple(_weight(part, text) for part in parts)
     weights = dict.fromkeys(names, 1.0)
     for part in parts:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import LlavaForConditionalGeneration
 
 from vtc.data.chat_templates import give_template
@@ -130,7 +131,7 @@ def _load_hf(folder: Path, settings: dict[str, Any], encoder: str | None, allow_
             ignore_mismatched_sizes=True,
             use_safetensors=None if allow_bin else True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{folder} does not load ({str(error).splitlines()[0]})") from None
     model, found = loaded
     _check_whole(folder, model, found)

@@ -177,6 +177,7 @@ def load_run(
     folder = run_folder(folder)
     manifest = read_manifest(folder)
     check_hashes(manifest, folder)
+    _check_config(folder)
     trained_so = manifest.get("quantisation") == "nf4"
     if four_bit is None or manifest["weights"] == "adapter":
         four_bit = bool(four_bit) or trained_so
@@ -246,6 +247,16 @@ def _load_on_base(
         raise InputError(f"run {folder}: {COMPRESSOR_WEIGHTS} is damaged ({first})") from None
     _as_saved(processor, folder)
     return model, processor
+
+
+def _check_config(folder: Path) -> None:
+    """Raise InputError without a config: transformers would build its default LLM, of 7B."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        config = None
+    if not isinstance(config, dict) or not {"text_config", "vision_config"} <= set(config):
+        raise InputError(f"run {folder}: its config.json is missing or damaged; copy the run again")
 
 
 def _as_saved(processor: VtcProcessor, folder: Path) -> None:

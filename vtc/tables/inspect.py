@@ -175,7 +175,11 @@ def _as(cell: Any, kind: ColumnType) -> Any:
 def _kind(manifest: Mapping[str, Any], file: Path) -> str:
     if file.name == "world.json":
         return "a lab world"
-    return f"a run, stage {manifest['stage']}" if "stage" in manifest else "encoder features"
+    if "stage" in manifest:
+        return f"a run, stage {manifest['stage']}"
+    if "features_version" in manifest:
+        return "encoder features"
+    raise InputError(f"{file} is no manifest of a run, of features or of a world")
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> list[dict[str, Any]]:

@@ -105,7 +105,10 @@ class FinetuneJob:
                 check_targets(run, self.lora_targets)
             folder = self.out / run_name(manifest)
             if folder in pairs:
-                raise InputError(f"runs {pairs[folder]} and {run} would both become {folder}")
+                raise InputError(
+                    f"runs {pairs[folder]} and {run} would both become {folder}; "
+                    "finetune each into an -o of its own"
+                )
             if folder.resolve() == run.resolve():
                 raise InputError(f"run {run} would be overwritten by its own result; change -o")
             if self.out.exists():  # else it is made when training starts
