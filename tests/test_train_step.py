@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from multiprocessing import get_context
 
 import pytest
 import torch
@@ -103,7 +104,15 @@ def long_rows(world, tmp_path):
 
 
 def test_the_batch_that_fits_is_found_and_does_fit(tiny_world, tmp_path):
-    one, batches, settings = long_rows(tiny_world, tmp_path)
+    # In a process of its own: what other tests left in this one's heap would be measured too.
+    alone = get_context("spawn").Process(target=batch_that_fits, args=(tiny_world, tmp_path))
+    alone.start()
+    alone.join()
+    assert alone.exitcode == 0
+
+
+def batch_that_fits(world, tmp_path):
+    one, batches, settings = long_rows(world, tmp_path)
     before = {name: value.clone() for name, value in one.model.state_dict().items()}
     chance = torch.get_rng_state()
     loose = fit_batch(one.model, batches, settings)
@@ -121,13 +130,18 @@ def test_the_batch_that_fits_is_found_and_does_fit(tiny_world, tmp_path):
     assert torch.equal(torch.get_rng_state(), chance)
     sizes = [size for size in (1, 2, 4, 8, 16, 32, 64) if size >= tight.batch_size][:2]
     longest = _longest_first(batches)
+    meter = _ProcessMemory(1)
+    # Three times each: what the allocator gives back, and when, is its own affair.
     fits, passes = (
-        _ProcessMemory(1).peak_of(partial(_step, one.model, batches(longest[:size]), settings))
+        [
+            meter.peak_of(partial(_step, one.model, batches(longest[:size]), settings))
+            for _ in range(3)
+        ]
         for size in sizes
     )
-    slack = 30_000_000  # what the allocator keeps or gives back as it likes
-    assert fits < limit + slack
-    assert passes > limit - slack
+    slack = 15_000_000
+    assert min(fits) < limit + slack, (fits, limit)
+    assert max(passes) > limit - slack, (passes, limit)
 
 
 def test_one_sample_too_much_is_no_answer(tiny_world, tmp_path):
