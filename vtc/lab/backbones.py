@@ -111,7 +111,6 @@ def save_llm(folder: Path, model: Qwen2ForCausalLM) -> None:
     """Write an LLM, its family, its nominal N and its tokenizer as an ordinary folder."""
     model.config.family = FAMILY
     model.config.n_params_nominal = nominal(model)
-    model.config.family = FAMILY
     model.save_pretrained(folder)
     tokenizer.build().save_pretrained(folder)
 

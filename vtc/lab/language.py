@@ -214,8 +214,7 @@ def _recital_loss(
 ) -> Tensor:
     """Mean loss a supervised token of `n` facts told without an image, as text tells them.
 
-    It costs a third of a step, and lets what an LLM knows be limited by its size, and not by how
-    often it happened to be shown a fact.
+    So its size limits what an LLM knows, and not how often it happened to be shown a fact.
     """
     blocks = as_blocks(questions.about_kinds(rng, facts, n)[None])[0]
     states = model.model(input_ids=blocks, use_cache=False).last_hidden_state
