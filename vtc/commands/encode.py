@@ -2,7 +2,7 @@
 
 import click
 
-from vtc.commands import options
+from vtc.commands import options, preflight
 
 
 @click.command("encode")
@@ -68,6 +68,8 @@ def encode(sources, encoder, compressors, levels, images, dtype, pool, out, **fl
     finished = flags["resume"] and (Path(out) / "manifest.json").is_file()
     if not flags["dry_run"] and not finished:
         refuse_existing(out, flags["force"])
+    named = tuple(filter(None, (compressors or "").split(",")))
+    preflight.check_parts(encoder, compressors=named, pool=pool)
     root, paths = _distinct_images(sources, images)
 
     from vtc.data.image_modes import with_mode
@@ -76,7 +78,6 @@ def encode(sources, encoder, compressors, levels, images, dtype, pool, out, **fl
 
     loaded = load_encoder(encoder)
     loaded.image_processor = with_mode(loaded.image_processor, flags["image_mode"])
-    named = tuple(filter(None, (compressors or "").split(",")))
     layout = layout_of(loaded, levels or requested_levels(loaded.tower.config, named), dtype)
     if pool is not None:
         layout = pool_layout(layout, pool, named)

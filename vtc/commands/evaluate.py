@@ -2,7 +2,7 @@
 
 import click
 
-from vtc.commands import options
+from vtc.commands import options, preflight
 
 
 @click.command("eval")
@@ -60,6 +60,9 @@ def evaluate(
     from vtc.tables.provenance import footer
     from vtc.tables.write import check_output
 
+    for run in runs:
+        preflight.check_run(run)
+    preflight.check_features(features)
     for path in filter(None, (scores, out)):
         check_output(path, fmt if path == out else None, force)
     chosen = [read_benchmark(path, images) for path in benchmarks]

@@ -2,7 +2,7 @@
 
 import click
 
-from vtc.commands import training
+from vtc.commands import preflight, training
 
 
 @click.command("finetune")
@@ -63,6 +63,9 @@ def finetune(runs, samples, method, **flags) -> None:
     from vtc.train.jobs import FinetuneJob
     from vtc.train.settings import FINETUNE, LoraSettings
 
+    for run in runs:
+        preflight.check_run(run)
+    preflight.check_features(flags["features"])
     r, alpha, dropout, targets = (
         flags.pop(f"lora_{name}") for name in ("r", "alpha", "dropout", "targets")
     )

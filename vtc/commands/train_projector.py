@@ -2,7 +2,7 @@
 
 import click
 
-from vtc.commands import options, training
+from vtc.commands import options, preflight, training
 
 
 @click.command("train-projector")
@@ -65,6 +65,8 @@ def train_projector(samples, encoder, llm, compressors, visual_tokens, **flags) 
     align = AlignSettings(flags.pop("align_reduction"), flags.pop("align_scale"))
     objective = flags.pop("objective")
     where = training.take_job_flags(flags)
+    preflight.check_parts(encoder, llm, compressors, visual_tokens)
+    preflight.check_features(flags["features"])
     seeds = flags["seed"]
     flags["seed"] = seeds[0]
     request = training.Request.of(samples, flags, PROJECTOR, objective=objective, align=align)

@@ -3,7 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from vtc.compress.interface import Grid, VisionFeatures, square_choices
+from vtc.compress.choices import Grid, square_choices
+from vtc.compress.interface import VisionFeatures
 from vtc.compress.layers import windows
 from vtc.compress.mlp import Mlp
 

@@ -2,16 +2,15 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vtc.compress.choices import Grid as Grid
+from vtc.compress.choices import check_visual_tokens
 from vtc.errors import InputError
-
-Grid = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -85,24 +84,6 @@ class Compressor(nn.Module, ABC):
         """Draw all weights anew from the compressor's own initial distribution."""
 
 
-def check_visual_tokens(
-    name: str, grid: Grid, visual_tokens: int, supported: Sequence[int]
-) -> None:
-    """Raise InputError, naming the choices, if `visual_tokens` is not among `supported`."""
-    rows, columns = grid
-    if not supported:
-        raise InputError(
-            f"{name} needs a square grid of patches, this encoder's is {rows}x{columns}; "
-            "use compressor mlp or a square image size"
-        )
-    if visual_tokens not in supported:
-        choices = ", ".join(map(str, supported))
-        raise InputError(
-            f"{name} cannot make {visual_tokens} visual tokens of a {rows}x{columns} grid; "
-            f"choose from {choices}"
-        )
-
-
 def resolve_level(level: int | float, depth: int) -> int:
     """The index into the depth + 1 hidden states of an encoder that `level` names.
 
@@ -117,11 +98,3 @@ def resolve_level(level: int | float, depth: int) -> int:
     if not -depth - 1 <= level <= depth:
         raise InputError(f"level {level} is outside an encoder of {depth} layers (0 to {depth})")
     return level % (depth + 1)
-
-
-def square_choices(grid: Grid) -> list[int]:
-    """The k * k whose k divides the side of a square grid; none for another grid."""
-    rows, columns = grid
-    if rows != columns:
-        return []
-    return [side * side for side in range(1, rows + 1) if rows % side == 0]

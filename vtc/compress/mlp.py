@@ -3,7 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vtc.compress.interface import Compressor, FeatureRequest, Grid, VisionFeatures, resolve_level
+from vtc.compress.choices import Grid, every_patch
+from vtc.compress.interface import Compressor, FeatureRequest, VisionFeatures, resolve_level
 from vtc.compress.layers import linear_flops
 
 
@@ -34,7 +35,7 @@ class Mlp(Compressor):
     @classmethod
     def supported(cls, grid: Grid) -> list[int]:
         """Every patch is a token: rows * columns is the only choice."""
-        return [grid[0] * grid[1]]
+        return every_patch(grid)
 
     def forward(self, features: VisionFeatures) -> Float[Tensor, "B V text_width"]:
         """Project every patch."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vtc.compress.avgpool import AvgPool
+from vtc.compress.choices import check_name
 from vtc.compress.interface import Compressor, Grid
 from vtc.compress.mlp import Mlp
 from vtc.compress.tokenpacker import TokenPacker
@@ -20,8 +21,7 @@ _GIVEN = ("vision_width", "text_width", "depth", "grid", "visual_tokens")
 
 def find(name: str) -> type[Compressor]:
     """The class of a compressor. Raises InputError, naming all, for an unknown name."""
-    if name not in COMPRESSORS:
-        raise InputError(f"no compressor is named '{name}'; choose from {', '.join(COMPRESSORS)}")
+    check_name(name)
     return COMPRESSORS[name]
 
 

@@ -8,13 +8,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vtc.compress.choices import Grid, square_choices
 from vtc.compress.interface import (
     Compressor,
     FeatureRequest,
-    Grid,
     VisionFeatures,
     resolve_level,
-    square_choices,
 )
 from vtc.compress.layers import linear_flops, windows
 from vtc.errors import InputError

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vtc.compress.interface import resolve_level, square_choices
+from vtc.compress.choices import check_pooling
+from vtc.compress.interface import resolve_level
 from vtc.compress.layers import windows
 from vtc.compress.registry import COMPRESSORS, build, find
 from vtc.data.feature_shards import Plan, finished_images, write_features
 from vtc.data.features import Layout, preprocessing_hash
 from vtc.data.pixels import load_pixels
-from vtc.errors import InputError
 from vtc.model.backbones import Encoder, module_dtype
 from vtc.model.modeling import VtcForConditionalGeneration
 from vtc.model.tower import grid_of, patch_states
@@ -68,15 +68,7 @@ def pool_layout(layout: Layout, visual_tokens: int, compressors: Sequence[str]) 
     Raises InputError for a number of windows that the grid does not have, and for compressors
     that need the patches themselves.
     """
-    unfit = [name for name in compressors if not find(name).pools]
-    if unfit or not compressors:
-        what = f"{unfit[0]} needs every patch" if unfit else "name the --compressor it is for"
-        raise InputError(f"--pool {visual_tokens}: {what}; pooled features serve avgpool alone")
-    choices = square_choices(layout.grid)
-    if visual_tokens not in choices:
-        raise InputError(
-            f"--pool {visual_tokens}: the grid has windows for {', '.join(map(str, choices))}"
-        )
+    check_pooling(layout.grid, visual_tokens, compressors)
     side = math.isqrt(visual_tokens)
     return replace(layout, grid=(side, side))
 

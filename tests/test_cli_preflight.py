@@ -1,0 +1,86 @@
+"""What is told of models and folders before torch is loaded."""
+
+import json
+
+import pytest
+from test_rooms import HEAVY
+
+from vtc.commands.preflight import check_features, check_model, check_parts, check_run
+from vtc.compress.choices import CHOICES, POOLING
+from vtc.compress.registry import COMPRESSORS
+from vtc.errors import InputError
+
+
+def test_the_light_choices_are_the_compressors_own():
+    assert list(CHOICES) == list(COMPRESSORS)
+    assert {name for name, kind in COMPRESSORS.items() if kind.pools} == set(POOLING)
+    for grid in ((1, 1), (6, 6), (24, 24), (2, 3)):
+        for name, kind in COMPRESSORS.items():
+            assert CHOICES[name](grid) == kind.supported(grid)
+
+
+@pytest.mark.parametrize(
+    ("more", "fault"),
+    [
+        ({"compressors": ("nope",)}, "no compressor is named 'nope'; choose from mlp, avgpool"),
+        (
+            {"compressors": ("avgpool", "mlp"), "visual_tokens": (4, 36)},
+            "mlp cannot make 4 visual tokens of a 6x6 grid; choose from 36",
+        ),
+        ({"pool": 9}, "--pool 9: name the --compressor it is for"),
+        ({"pool": 9, "compressors": ("tokenpacker",)}, "tokenpacker needs every patch"),
+        ({"pool": 5, "compressors": ("avgpool",)}, "the grid has windows for 1, 4, 9, 36"),
+        ({"llm": "/no/such/llm"}, "model /no/such/llm: there is no such folder, nor is it a hub"),
+        ({"llm": "a/b/c"}, "model a/b/c: there is no such folder"),
+    ],
+)
+def test_parts_that_cannot_be(tiny_world, more, fault):
+    with pytest.raises(InputError, match=fault):
+        check_parts(str(tiny_world.encoder), **more)
+
+
+def test_parts_that_may_be_are_left_to_their_loaders(tiny_world):
+    check_parts(str(tiny_world.encoder), str(tiny_world.qwen), ("avgpool",), (4, 9))
+    # A V that no grid has: nothing is known of the grid of a model of the hub.
+    check_parts("nobody/knows", "nobody/knows-either", ("avgpool",), (5,))
+    with pytest.raises(InputError, match="of a 24x24 grid; choose from 1, 4"):
+        check_parts("openai/clip-vit-large-patch14-336", None, ("avgpool",), (5,))
+
+
+def test_folders_that_are_none(tmp_path):
+    with pytest.raises(InputError, match=r"config\.json cannot be read .* no model folder"):
+        check_model(str(tmp_path))
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(InputError, match=r"config\.json holds no JSON object"):
+        check_model(str(tmp_path))
+    with pytest.raises(InputError, match="is a file; give the folder"):
+        check_model(str(tmp_path / "config.json"))
+    for check in (check_run, check_features):
+        with pytest.raises(InputError, match=r"has no manifest\.json"):
+            check(str(tmp_path))
+    with pytest.raises(InputError, match="does not exist; make them with 'vtc encode'"):
+        check_features(str(tmp_path / "f"))
+    (tmp_path / "f.encoding").mkdir()
+    with pytest.raises(InputError, match="end its encoding with 'vtc encode --resume'"):
+        check_features(str(tmp_path / "f"))
+    check_features(None)
+    check_run("hf://org/name")
+
+
+def test_refusals_load_nothing_heavy(tiny_world, tmp_path):
+    import subprocess
+    import sys
+
+    (tmp_path / "s.json").write_text(json.dumps([]))
+    code = (
+        "import atexit, sys\n"
+        f"atexit.register(lambda: print(set(sys.modules) & set({list(HEAVY)!r})))\n"
+        "from vtc.cli import run\nrun(sys.argv[1:])"
+    )
+    words = ("train-projector", "s.json", "--encoder", tiny_world.encoder, "--llm", tiny_world.qwen)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, words), "--visual-tokens", "5", "-o", "o"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "set()\n")
+    assert done.stderr.startswith("Error: tokenpacker cannot make 5 visual tokens")

@@ -1,0 +1,89 @@
+"""What can be told of a command's models and folders before torch is loaded, which takes seconds.
+
+Nothing here is the only check: what loads a model checks it again, as others call it too.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from vtc.errors import InputError
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def check_parts(
+    encoder: str,
+    llm: str | None = None,
+    compressors: Sequence[str] = (),
+    visual_tokens: Iterable[int] = (),
+    pool: int | None = None,
+) -> None:
+    """Raise InputError for a compressor, encoder, LLM or V that cannot be.
+
+    V and `pool` are checked where the encoder's config is at hand: a folder, or in the catalog.
+    """
+    from vtc.compress.choices import CHOICES, check_name, check_pooling, check_visual_tokens
+
+    for name in compressors:
+        check_name(name)
+    for source in filter(None, (encoder, llm)):
+        check_model(source)
+    grid = _grid(encoder)
+    if pool is not None:
+        check_pooling(grid, pool, compressors)
+    if grid is not None:
+        for name in compressors:
+            for number in visual_tokens:
+                check_visual_tokens(name, grid, number, CHOICES[name](grid))
+
+
+def check_model(source: str) -> None:
+    """Raise InputError if a model is neither a folder with a config.json nor can be a hub id."""
+    from vtc.catalog.shapes import read_config
+
+    folder = Path(source)
+    if folder.is_dir():
+        config: Any = read_config(folder)
+        if not isinstance(config, dict):
+            raise InputError(
+                f"{folder / 'config.json'} holds no JSON object; it is no model folder"
+            )
+    elif folder.exists():
+        raise InputError(f"model {source} is a file; give the folder with its config.json")
+    elif not _HUB_ID.fullmatch(source) or source.startswith("."):
+        raise InputError(f"model {source}: there is no such folder, nor is it a hub id (ORG/NAME)")
+
+
+def check_run(run: str) -> None:
+    """Raise InputError for a run's folder that is not there, or not finished."""
+    folder = Path(run)
+    if run.startswith("hf:/") or (folder / "manifest.json").is_file():
+        return
+    what = "is no finished run: it has no manifest.json" if folder.is_dir() else "does not exist"
+    raise InputError(f"run {run} {what}; train one with train-projector or finetune")
+
+
+def check_features(folder: str | None) -> None:
+    """Raise InputError for a folder of features that is not there, or not finished."""
+    if folder is None or (Path(folder) / "manifest.json").is_file():
+        return
+    unfinished = Path(folder).with_name(Path(folder).name + ".encoding").is_dir()
+    what = "has no manifest.json" if Path(folder).is_dir() else "does not exist"
+    way = (
+        "end its encoding with 'vtc encode --resume'"
+        if unfinished
+        else "make them with 'vtc encode'"
+    )
+    raise InputError(f"features {folder}: {what}; {way}")
+
+
+def _grid(encoder: str) -> tuple[int, int] | None:
+    from vtc.catalog import encoders
+
+    try:
+        return encoders.shape(encoder).grid
+    except InputError:
+        # Shapes not known here are read off the model when it is loaded.
+        return None
