@@ -76,6 +76,11 @@ def stage_options(
             is_flag=True,
             help="Compute the LLM's layers again in the backward pass: less memory, slower.",
         ),
+        click.option(
+            "--pack",
+            is_flag=True,
+            help="Put the samples of a batch into one row, without padding; they stay apart.",
+        ),
         click.option("--compile", is_flag=True, help="torch.compile the model."),
         option(
             "--attention",

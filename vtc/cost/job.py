@@ -153,11 +153,14 @@ def memory(job: Job, rows: int | None = None, gpu: bool = True) -> Memory:
     """Peak memory of the longest batch of `rows` samples, default the job's own.
 
     It is that of the process, runs side by side included. Every row is taken as long as the longest
-    of the data: batches are sorted by length.
+    of the data: batches are sorted by length, and padded. Of a packed batch only one row is; see
+    `packed_text`.
     """
     data, settings, parts = job.data, job.settings, job.parts
     rows = int(rows or settings["batch_size"])
-    text = min(data.longest_text_tokens, settings["max_length"])
+    text: float = min(data.longest_text_tokens, settings["max_length"])
+    if settings.get("pack"):
+        text = packed_text(job, rows)
     visual = math.ceil(data.images_per_row * parts.visual_tokens) if data.image_share else 0
     setup = Setup(
         job.trains,
@@ -172,13 +175,26 @@ def memory(job: Job, rows: int | None = None, gpu: bool = True) -> Memory:
     )
     step = StepShape(
         rows=rows,
-        tokens=min(text + visual, settings["max_length"]),
+        tokens=math.ceil(min(text + visual, settings["max_length"])),
         supervised=round(text * data.supervised_tokens / data.text_tokens),
         images=math.ceil(rows * data.images_per_row) if data.image_share else 0,
         encodes=not settings.get("features"),
     )
     beside = sum(compressor.n_params for compressor in job.beside)
     return training_memory(parts.llm, parts.encoder, parts.compressor, setup, step, beside=beside)
+
+
+def packed_text(job: Job, rows: int) -> float:
+    """Mean text tokens of a row in the longest of all packed batches: its longest, and its others.
+
+    The others are the longest of a bucket of b batches sorted by length: mean * (1 + ln b), if
+    lengths thin out exponentially, which is an assumption. Without buckets they are as all rows.
+    """
+    longest = min(job.data.longest_text_tokens, job.settings["max_length"])
+    accumulate, bucket = job.settings["accumulate"], job.settings.get("length_bucket", 8)
+    batches = 1 if bucket == 1 else accumulate * math.ceil(bucket / accumulate)
+    others = min(job.data.text_tokens * (1 + math.log(batches)), longest)
+    return (longest + (rows - 1) * others) / rows
 
 
 def fitting_batch(job: Job, gpu: Gpu) -> int | None:

@@ -1,4 +1,4 @@
-"""Samples as one padded batch: token ids, masks, positions, labels, and the images' content."""
+"""Samples as one batch: token ids, masks, positions, labels, and the images' content."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vtc.data.dataset import InMemory, TokenisedRow
 from vtc.data.labels import IGNORE, Encoded
+from vtc.data.packed import pack as in_one_row
 from vtc.data.packing import Questions
 from vtc.errors import InputError
 
@@ -24,7 +25,9 @@ class Collator:
     those positions predict) and what `images` gives. Rows are padded on the right: under causal
     attention no token sees the padding, so no mask is needed, which keeps the fast kernel. Rows
     of independent questions bring a block mask, `attention_mask` [B, 1, T, T] (0 or the dtype's
-    lowest value, added to the attention scores).
+    lowest value, added to the attention scores). With `pack` the batch is one row without padding
+    (B = 1) that also says where its samples begin (see `data.packed.pack`); samples, labels and
+    images stand in the same order.
 
     Each image becomes `n_visual` tokens. `max_questions` draws that many of a row's questions anew
     each epoch, by seed, epoch and row alone. Dialogues longer than `max_length` tokens lose their
@@ -42,6 +45,7 @@ class Collator:
         max_length: int | None = None,
         seed: int = 0,
         mask_dtype: torch.dtype = torch.float32,
+        pack: bool = False,
     ):
         self.dataset = dataset
         self.n_visual = n_visual
@@ -50,6 +54,7 @@ class Collator:
         self.max_questions = max_questions
         self.max_length = max_length
         self.mask_dtype = mask_dtype
+        self.pack = pack
         self.seed = seed
         self.epoch = 0
 
@@ -64,7 +69,11 @@ class Collator:
         """
         rows = [self.dataset.rows[index] for index in indices]
         encoded = [self._encode(index) for index in indices]
-        batch = collate(encoded, self.pad_token_id, self.mask_dtype)
+        batch = (
+            in_one_row(encoded)
+            if self.pack
+            else collate(encoded, self.pad_token_id, self.mask_dtype)
+        )
         paths = [path for row in rows for path in row.images]
         if paths and self.images is not None:
             batch.update(self.images(paths))

@@ -12,6 +12,7 @@ import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
 from vtc.errors import InputError, NoAnswerError
+from vtc.train.attention import set_attention
 from vtc.train.checkpoints import Checkpoints
 from vtc.train.processes import n_processes
 from vtc.train.settings import StageSettings
@@ -43,6 +44,7 @@ def fit_batch(
     if begun is not None:
         return settings.with_(batch_size=begun, accumulate=total // begun)
     meter = _meter(settings.max_memory)
+    set_attention(model, settings)
     model.train()
     if settings.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})

@@ -61,6 +61,7 @@ class Inputs:
             max_length=self.settings.max_length,
             seed=self.settings.seed,
             mask_dtype=next(model.model.language_model.parameters()).dtype,
+            pack=self.settings.pack,
         )
 
     def align_collator(

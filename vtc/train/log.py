@@ -48,6 +48,8 @@ def _n_tokens(batch: Row) -> int:
     """Tokens without the padding, whose positions are 0 as that of each row's first token."""
     if "position_ids" not in batch:
         return 0
+    if "cu_seq_lens_q" in batch:
+        return batch["position_ids"].numel()
     return int((batch["position_ids"] > 0).sum()) + len(batch["position_ids"])
 
 

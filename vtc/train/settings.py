@@ -89,6 +89,7 @@ class StageSettings:
     optimizer: Optimizer = "adamw"
     gradient_checkpointing: bool = False
     compile: bool = False
+    pack: bool = False
     attention: Attention = "auto"
     auto_batch: bool = False
     max_memory: int | None = None
@@ -107,6 +108,27 @@ class StageSettings:
             raise InputError("--max-questions needs --turns independent")
         if not 0 <= self.warmup < 1:
             raise InputError(f"--warmup {self.warmup} is a share of the steps, in [0, 1)")
+        if self.pack:
+            self._check_pack()
+
+    def _check_pack(self) -> None:
+        """Raise InputError for what samples without padding or mask cannot go with."""
+        if self.turns == "independent":
+            raise InputError(
+                "--turns independent needs a mask, which --pack has none of; leave out one of them"
+            )
+        if self.objective == "align":
+            raise InputError("--pack is for --objective lm; align has no LLM pass")
+        if self.attention not in ("auto", "flash"):
+            raise InputError(
+                f"--attention {self.attention} does not know where a packed sample ends; with "
+                "--pack choose auto or flash"
+            )
+        if self.compile:
+            raise InputError(
+                "--compile compiles for shapes that stay, and with --pack every batch has another "
+                "length; leave out one of them"
+            )
 
     def with_(self, **changes: Any) -> "StageSettings":
         """These settings with the given ones changed; None changes nothing."""
