@@ -162,7 +162,7 @@ def test_evaluation_asks_as_training_did(trained, tiny_world):
     samples = read(trained[0].parent, tiny_world, n=1, questions=1)
     inputs = Inputs(samples, FINETUNE)
     row = inputs.dataset(run.processor).rows[0].tokens.encode(4)
-    item = Item("0", "0.png", question, question, ["red"])
+    item = Item("0", ("0.png",), question, question, ["red"])
     prompt = tokenise([item], run.processor.tokenizer, 4, run.processor.query_position)[0]
     start = int(np.argmax(row.labels != -100))
     assert prompt.ids == row.input_ids[:start].tolist()

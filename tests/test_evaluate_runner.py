@@ -81,7 +81,9 @@ def test_two_runs_share_the_encoder_and_answer_as_each_alone(tiny_world, runs, t
     for folder in runs:
         run = load_run(folder)
         items = exam.items
-        opened = [vision.open_image(tiny_world.images, i.image) if i.image else None for i in items]
+        opened = [
+            vision.open_image(tiny_world.images, i.images[0]) if i.images else None for i in items
+        ]
         prompts = tokenise(items, run.processor.tokenizer, run.manifest["visual_tokens"])
         # One at a time, from pixels, is what a batch from shared features must equal.
         alone = [
@@ -98,7 +100,7 @@ def test_two_runs_share_the_encoder_and_answer_as_each_alone(tiny_world, runs, t
 def test_blocks_of_images_give_the_same_rows(tiny_world, runs, tmp_path, monkeypatch):
     exam = make_exam(tmp_path / "a", tiny_world.images, rows_of((*tiny_world.image_names, None)))
     whole, _ = evaluate(runs, [exam])
-    monkeypatch.setattr(vision, "MEMORY_LIMIT", 3 * 4 * 36 * 32 * 4)
+    monkeypatch.setattr(vision, "MEMORY_LIMIT", 3 * 2 * 36 * 32 * 4)
     blocks, counts = evaluate(runs, [exam])
     assert blocks == whole
     assert counts["encoding images"] == 2 * len(tiny_world.image_names)

@@ -158,7 +158,7 @@ def _distinct_images(sources, images):
     for source in benchmarks:
         benchmark = read_benchmark(source, images)
         roots.setdefault(benchmark.images.resolve(), source)
-        paths.update(dict.fromkeys(item.image for item in read_items(benchmark) if item.image))
+        paths.update(dict.fromkeys(i for item in read_items(benchmark) for i in item.images))
     if len(roots) > 1:
         first, second = list(roots.values())[:2]
         raise InputError(f"{first} and {second} have different image roots; give one with --images")

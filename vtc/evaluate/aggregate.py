@@ -1,5 +1,6 @@
 """From predictions to scores: each item scored again, one row a run, benchmark and V."""
 
+import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,9 +34,24 @@ def score_item(row: Mapping[str, Any]) -> dict[str, Any]:
     A row with a `fault` (its image did not open) scores 0, whatever its text.
     """
     metric = metrics.get(row["metric"], f"item {row['item_id']} of {row['benchmark']}")
-    found = metric.score(row["prediction"], row["references"])
+    found = metric.score(row["prediction"], truth_of(row))
     score = 0.0 if row.get("fault") else found.score
     return {**row, "parsed": found.parsed, "score": score, "parser": metric.parser}
+
+
+def truth_of(row: Mapping[str, Any]) -> metrics.Truth:
+    """What the prediction of a row is scored against; raises InputError for a broken `about`."""
+    about = row.get("about")
+    try:
+        facts = json.loads(about) if about else {}
+    except ValueError:
+        facts = None
+    if not isinstance(facts, dict):
+        raise InputError(
+            f"item {row['item_id']} of {row['benchmark']}: 'about' is no JSON object: {about!r:.60}"
+        )
+    choices = row.get("choices") or ()
+    return metrics.Truth(row["references"], choices, row.get("category"), facts)
 
 
 def aggregate(predictions: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -78,6 +94,7 @@ def _scores_row(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "error": 1 - mean,
         "n_items": len(rows),
         "stderr": clustered_stderr(scores, [row["image_id"] for row in rows]),
+        "parser": first.get("parser"),
     }
 
 

@@ -36,4 +36,4 @@ def _best_constant(group: Sequence[Item], metric: str) -> float:
     counts = Counter(answer for item in group for answer in item.references)
     # Ties go by the alphabet, so that the order of the rows cannot change the result.
     frequent = sorted(counts, key=lambda answer: (-counts[answer], answer))[:_CANDIDATES]
-    return max(sum(score(answer, item.references).score for item in group) for answer in frequent)
+    return max(sum(score(answer, item.truth).score for item in group) for answer in frequent)

@@ -1,7 +1,8 @@
 """The items of a benchmark: its rows read, filtered, checked and turned into prompts."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,34 @@ from vtc.tables.read import parse_json_array, read_rows, read_text
 
 @dataclass(frozen=True)
 class Item:
-    """One question: its prompt, the image it is about (None for text alone), accepted answers."""
+    """One question: its prompt, its images (none for text alone), and what scoring it takes.
+
+    `images` are paths relative to the benchmark's image root, in the order of the prompt. `choices`
+    are the texts of the options A, B, ...; `category` and `group` are what a benchmark's score is
+    made by (MME's pairs, MMBench's circles); `about` holds what else a metric reads (JSON values).
+    `cluster` names the image for standard errors, where the paths do not tell equal images.
+    """
 
     item_id: str
-    image: str | None
+    images: tuple[str, ...]
     question: str
     prompt: str
     references: list[str]
+    choices: tuple[str, ...] = ()
+    category: str | None = None
+    group: str | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+    cluster: str | None = None
+
+    @property
+    def truth(self) -> metrics.Truth:
+        """What a prediction is scored against."""
+        return metrics.Truth(self.references, self.choices, self.category, self.about)
+
+    @property
+    def image_id(self) -> str:
+        """What items of the same images share; the item itself, without an image."""
+        return self.cluster or " ".join(self.images) or self.item_id
 
 
 def read_items(benchmark: Benchmark, limit: int | None = None) -> list[Item]:
@@ -38,7 +60,7 @@ def read_items(benchmark: Benchmark, limit: int | None = None) -> list[Item]:
     if not items:
         raise InputError(f"{benchmark.source}: no row of {benchmark.rows} passes its filter")
     _refuse_duplicates(items, benchmark)
-    if any(item.image for item in items) and not benchmark.images.is_dir():
+    if any(item.images for item in items) and not benchmark.images.is_dir():
         raise InputError(
             f"{benchmark.source}: image root {benchmark.images} is no folder; "
             "mend 'images' in it, or give --images"
@@ -98,21 +120,23 @@ def _item(row: dict[str, Any], index: int, benchmark: Benchmark) -> Item:
         raise InputError(f"{where}, column '{columns.question}': the question is empty")
     return Item(
         item_id=str(_cell(row, columns.id, where)) if columns.id else str(index),
-        image=_image(row, columns.image, where),
+        images=_images(row, columns.image, where),
         question=question,
         prompt=fill(benchmark.prompt, {**row, "question": question}, where),
         references=_references(row, benchmark, where),
     )
 
 
-def _image(row: dict[str, Any], column: str | None, where: str) -> str | None:
+def _images(row: dict[str, Any], column: str | None, where: str) -> tuple[str, ...]:
     if column is None:
-        return None
+        return ()
     if is_template(column):
-        return fill(column, row, where)
+        return (fill(column, row, where),)
     if column not in row:
         raise _missing(column, row, where)
-    return str(row[column]) if row[column] not in (None, "") else None
+    cell = row[column]
+    listed = cell if isinstance(cell, list) else [cell]
+    return tuple(str(image) for image in listed if image not in (None, ""))
 
 
 def _references(row: dict[str, Any], benchmark: Benchmark, where: str) -> list[str]:

@@ -1,9 +1,9 @@
-"""Metrics of one item: pure functions (prediction, references) -> (parsed answer, score)."""
+"""Metrics of one item: pure functions (prediction, truth) -> (parsed answer, score)."""
 
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vtc.errors import InputError
 from vtc.evaluate.answers import normalise
@@ -21,11 +21,24 @@ class Scored(NamedTuple):
     score: float
 
 
+class Truth(NamedTuple):
+    """What a prediction is held against: accepted answers, and what else a metric may read."""
+
+    references: Sequence[str]
+    choices: Sequence[str] = ()
+    category: str | None = None
+    about: Mapping[str, Any] = {}
+
+
+Score = Callable[[str, Truth], Scored]
+"""Scores one prediction against the truth about its item."""
+
+
 @dataclass(frozen=True)
 class Metric:
     """A metric, the name and version of its parser, and what it needs of an item."""
 
-    score: Callable[[str, Sequence[str]], Scored]
+    score: Score
     parser: str
     meaning: str
     min_references: int = 1
@@ -76,14 +89,24 @@ def vqa(prediction: str, references: Sequence[str]) -> Scored:
     return Scored(parsed, thirds / (_VQA_AGREEMENT * len(agree)))
 
 
+def _of(score: Callable[[str, Sequence[str]], Scored]) -> Score:
+    """A metric that reads nothing of the truth but the references."""
+    return lambda prediction, truth: score(prediction, truth.references)
+
+
 METRICS: dict[str, Metric] = {
     "exact_match": Metric(
-        exact_match, "exact_match/1", "equal in lower case without punctuation (GQA)"
+        _of(exact_match), "exact_match/1", "equal in lower case without punctuation (GQA)"
     ),
-    "relaxed": Metric(relaxed, "relaxed/1", "within 5 % of a number, else equal text (ChartQA)"),
-    "anls": Metric(anls, "anls/1", "normalised Levenshtein similarity, 0 below 0.5 (DocVQA)"),
+    "relaxed": Metric(
+        _of(relaxed), "relaxed/1", "within 5 % of a number, else equal text (ChartQA)"
+    ),
+    "anls": Metric(_of(anls), "anls/1", "normalised Levenshtein similarity, 0 below 0.5 (DocVQA)"),
     "vqa": Metric(
-        vqa, "vqa/1", "agreement with ten humans, each left out in turn (TextVQA)", min_references=4
+        _of(vqa),
+        "vqa/1",
+        "agreement with ten humans, each left out in turn (TextVQA)",
+        min_references=4,
     ),
 }
 

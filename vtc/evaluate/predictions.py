@@ -11,7 +11,18 @@ from vtc.tables import specs
 from vtc.tables.cells import checked
 from vtc.tables.read import read_rows, title
 
-NEEDED = (*SHARED, "item_id", "image_id", "references", "prediction", "fault")
+NEEDED = (
+    *SHARED,
+    "item_id",
+    "image_id",
+    "references",
+    "choices",
+    "category",
+    "group",
+    "about",
+    "prediction",
+    "fault",
+)
 """The columns of a predictions table that scoring reads."""
 
 GIVEN = ("run_id", "backbone", "family", "n_params", "visual_tokens", "compressor", "encoder")

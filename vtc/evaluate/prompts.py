@@ -22,12 +22,14 @@ def tokenise(
     visual_tokens: int,
     query_position: QueryPosition = "after",
 ) -> list[Prompt]:
-    """The prompts of items, the image on a line of its own on the side that training had it.
+    """The prompts of items, each image on a line of its own on the side that training had it.
+
+    An `<image>` inside a prompt's text is no image and is left out.
 
     Raises InputError for a tokenizer without a chat template or without the token `<image>`.
     """
     encoder = TurnEncoder(tokenizer, "chat", query_position)
-    asked = [f"{IMAGE}\n{item.prompt}" if item.image else item.prompt for item in items]
+    asked = [f"{IMAGE}\n" * len(item.images) + item.prompt.replace(IMAGE, "") for item in items]
     prompts = {}
     for text in dict.fromkeys(asked):
         row = encoder.prompt([{"role": "user", "text": text}])

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +23,13 @@ Image = tuple[Path, str]
 """An image: its root, and its path relative to it."""
 
 
+class Block(NamedTuple):
+    """Images seen together; the items without an image belong to the first block."""
+
+    images: list[Image]
+    first: bool
+
+
 @dataclass(frozen=True)
 class Visible:
     """Features of images [n_images, n_levels, N, D], and why the others could not be opened."""
@@ -30,7 +37,7 @@ class Visible:
     levels: tuple[int, ...]
     rows: dict[Image, int]
     features: Tensor
-    faults: dict[Image | None, str]
+    faults: dict[Image, str]
 
     def of(self, wanted: Sequence[int]) -> dict[Image, Tensor]:
         """The levels `wanted` of each image, [n_wanted, N, D]: views where all are wanted."""
@@ -68,6 +75,25 @@ def union(sights: Iterable[Sight]) -> tuple[int, ...]:
     return tuple(sorted({level for sight in sights for level in sight.levels}))
 
 
+def connected(groups: Iterable[Sequence[Image]]) -> list[list[Image]]:
+    """The distinct images, in order of appearance, those that any group shows together in a list.
+
+    Groups are joined where they share an image, so that each image stands in one list.
+    """
+    place: dict[Image, list[Image]] = {}
+    for group in groups:
+        lists = {id(place[image]): place[image] for image in group if image in place}
+        together = max(lists.values(), key=len, default=[])
+        for other in [found for found in lists.values() if found is not together]:
+            together += other
+            place.update(dict.fromkeys(other, together))
+        for image in group:
+            if image not in place:
+                together.append(image)
+                place[image] = together
+    return list({id(found): found for found in place.values()}.values())
+
+
 class Look:
     """The encoder's pass over images, in blocks; the last block is kept for the next run."""
 
@@ -82,24 +108,30 @@ class Look:
         self.batch_size = batch_size
         self.track = track
         self.store = store
-        self._block: Sequence[Image | None] | None = None
+        self._block: Sequence[Image] | None = None
         self._seen: Visible | None = None
 
-    def blocks(
-        self, run: Run, images: Sequence[Sequence[Image | None]]
-    ) -> list[list[Image | None]]:
-        """All distinct images (None: text alone), in blocks whose features fit in memory."""
-        distinct = list(dict.fromkeys(image for some in images for image in some))
-        size = max(1, MEMORY_LIMIT // image_bytes(run.model, len(self.levels)))
-        return [distinct[start : start + size] for start in range(0, len(distinct), size)]
+    def blocks(self, run: Run, images: Sequence[Sequence[tuple[Image, ...]]]) -> list[Block]:
+        """All distinct images, in blocks whose features fit in memory (at least one block).
 
-    def at(self, run: Run, block: Sequence[Image | None]) -> Visible:
+        `images` holds those of each item of each exam; all images of an item are in one block.
+        """
+        size = max(1, MEMORY_LIMIT // image_bytes(run.model, len(self.levels)))
+        blocks: list[list[Image]] = [[]]
+        for together in connected(shown for some in images for shown in some):
+            if blocks[-1] and len(blocks[-1]) + len(together) > size:
+                blocks.append([])
+            blocks[-1] += together
+        return [Block(block, number == 0) for number, block in enumerate(blocks)]
+
+    def at(self, run: Run, where: Block) -> Visible:
         """The features of a block: those at hand if it was the last one, else from the encoder.
 
         Raises InputError if the block has images and not one opens: the root must be wrong.
         """
+        block = where.images
         if self._seen is None or self._block != block:
-            images = [image for image in block if image is not None]
+            images = block
             kept = self._in_store(run, images)
             fresh = [image for image in images if image not in set(kept)]
             with self.track("encoding images", len(fresh)) as advance:
@@ -152,7 +184,7 @@ def _encode(
     model: Any = run.model.model
     weight = next(model.vision_tower.parameters())
     rows: dict[Image, int] = {}
-    faults: dict[Image | None, str] = {}
+    faults: dict[Image, str] = {}
     parts = []
     for start in range(0, len(images), batch_size):
         opened = {}

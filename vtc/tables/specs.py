@@ -67,6 +67,15 @@ PREDICTIONS = Table(
         Column("image_id", "string", "image of the item; items of one image are one cluster"),
         Column("question", "string", "the question as asked"),
         Column("references", "list<string>", "accepted answers"),
+        Column("choices", "list<string>", "texts of the options A, B, ...", nullable=True),
+        Column("category", "string", "category of the item, of a score by categories", "", True),
+        Column(
+            "group",
+            "string",
+            "items that are right or wrong together: MME's pairs, MMBench's circles",
+            nullable=True,
+        ),
+        Column("about", "string", "what else the metric reads: a JSON object", nullable=True),
         Column("prediction", "string", "the generated text"),
         Column("parsed", "string", "the answer the metric read from it"),
         Column("score", "float", "score of the item", "share in [0, 1]"),
@@ -98,6 +107,7 @@ SCORES = Table(
         Column("n_items", "int", "items scored", nullable=True),
         Column("stderr", "float", "standard error of the score, clustered by image", nullable=True),
         Column("chance", "float", "score of the best constant answer", "share", nullable=True),
+        Column("parser", "string", "name and version of the parser", nullable=True),
     ),
 )
 
