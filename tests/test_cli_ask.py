@@ -1,0 +1,95 @@
+"""`vtc ask`: one question, its answer as it comes, and what it refuses before it loads a model."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import TinyWorld
+from PIL import Image
+
+from vtc.data.templates import ConversationTemplate
+from vtc.errors import InputError
+from vtc.model.asking import ask, check_visual_tokens, prompt_ids
+from vtc.model.assemble import assemble
+from vtc.model.generation import generate_answers
+from vtc.model.run import Run, load_run, save_run
+
+QUESTION = "What colour is the square on the left ?"
+
+
+def vtc(*arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "vtc", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_world: TinyWorld, tmp_path_factory) -> Path:
+    built = assemble(tiny_world.encoder, tiny_world.qwen, "tokenpacker", 4, seed=3)
+    path = tmp_path_factory.mktemp("runs") / "v4"
+    save_run(
+        path, built.model, built.processor, encoder=built.encoder,
+        llm=built.llm, stage="projector", weights="compressor", seed=3,
+    )  # fmt: skip
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> Run:
+    return load_run(folder)
+
+
+def pictures(world: TinyWorld, n: int) -> list[Image.Image]:
+    return [Image.open(world.images / name).convert("RGB") for name in world.image_names[:n]]
+
+
+@pytest.mark.parametrize("n_images", [0, 1, 2])
+def test_the_streamed_answer_is_that_of_an_evaluation(tiny_world, run: Run, n_images):
+    images = pictures(tiny_world, n_images)
+    marks = "<image>\n" * n_images
+    template = ConversationTemplate(run.processor.tokenizer)
+    prompt = template.prompt([{"role": "user", "text": marks + QUESTION}])
+    [expected] = generate_answers(run.model, run.processor, [prompt], [images], 12)
+    pieces: list[str] = []
+    assert ask(run, QUESTION, images, 12, pieces.append) == expected
+    assert "".join(pieces).strip() == expected.text
+    assert len(expected.text.split()) < 2 or len(pieces) > 1
+
+
+def test_marks_place_the_images(run: Run):
+    token = run.processor.image_token_id
+    between = prompt_ids(run.processor, "left <image> right <image>", 2)
+    before = prompt_ids(run.processor, "left right", 2)
+    assert between.count(token) == before.count(token) == 2 * run.processor.visual_tokens
+    assert between.index(token) > before.index(token)
+    with pytest.raises(InputError, match="has 1 marks <image>, but 2 images"):
+        prompt_ids(run.processor, "what is <image> ?", 2)
+
+
+def test_another_number_of_visual_tokens_is_refused(run: Run):
+    check_visual_tokens(run, None)
+    check_visual_tokens(run, 4)
+    with pytest.raises(InputError, match="makes 4 visual tokens, not 16; leave --visual-tokens"):
+        check_visual_tokens(run, 16)
+
+
+def test_the_command_answers_and_refuses_in_one_line(tiny_world, folder, run, tmp_path):
+    image = tiny_world.images / tiny_world.image_names[0]
+    done = vtc("ask", folder, image, QUESTION, "--max-new-tokens", 5)
+    assert done.returncode == 0, done.stderr
+    expected = ask(run, QUESTION, pictures(tiny_world, 1), 5, lambda piece: None)
+    assert done.stdout.strip() == expected.text
+    assert done.stderr.startswith(f"1 x 4 visual tokens, {expected.n_generated} tokens in ")
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(image.read_bytes()[:60])
+    cases = {
+        (tmp_path / "none", image, "q"): "none does not exist; train one",
+        (folder, tmp_path / "none.png", "q"): "none.png: missing",
+        (folder, broken, "q"): "broken.png: damaged or truncated",
+        (folder, image, " "): "the question is empty",
+    }
+    for arguments, message in cases.items():
+        done = vtc("ask", *arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert message in done.stderr
+        assert done.stderr.count("\n") == 1
