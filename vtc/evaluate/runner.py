@@ -1,5 +1,6 @@
 """Runs answer benchmarks: one row a run and item, whatever happens to an image."""
 
+import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -39,10 +40,10 @@ class Exam:
         level = benchmark.chance
         return cls(benchmark, items, chance(items, benchmark.metric) if level is None else level)
 
-    def images(self) -> list[Image | None]:
-        """The image of each item, None for text alone."""
+    def images(self) -> list[tuple[Image, ...]]:
+        """The images of each item, none for text alone."""
         root = self.benchmark.images
-        return [(root, item.image) if item.image else None for item in self.items]
+        return [tuple((root, image) for image in item.images) for item in self.items]
 
 
 @dataclass(frozen=True)
@@ -148,18 +149,25 @@ def _sit(
     prompts = [tokenise(exam.items, tokenizer, visual_tokens, position) for exam in exams]
     for block in look.blocks(run, images):
         seen = look.at(run, block)
-        views: dict[Image | None, Tensor | None] = {None: None, **seen.of(sight.levels)}
-        inside = set(block)
+        views = seen.of(sight.levels)
+        inside = set(block.images)
         for number, exam in enumerate(exams):
-            here = [i for i, image in enumerate(images[number]) if image in inside]
-            able = [i for i in here if images[number][i] in views]
-            asked = [(prompts[number][i], views[images[number][i]]) for i in able]
+            here = [
+                i
+                for i, shown in enumerate(images[number])
+                if (shown and inside.issuperset(shown)) or (block.first and not shown)
+            ]
+            able = [i for i in here if all(image in views for image in images[number][i])]
+            asked = [
+                (prompts[number][i], [views[image] for image in images[number][i]]) for i in able
+            ]
             what = f"{run.manifest['run_id']} on {exam.benchmark.name}"
             with track(what, len(able)) as advance:
                 found = _answer(run, asked, exam.benchmark.max_new_tokens, how, advance)
             answers = dict(zip(able, found, strict=True))
             for i in here:
-                fault = seen.faults.get(images[number][i])
+                faults = [seen.faults[image] for image in images[number][i] if image in seen.faults]
+                fault = faults[0] if faults else None
                 answer = answers.get(i, Generated("", 0))
                 rows[number, i] = _row(run, exam, exam.items[i], prompts[number][i], answer, fault)
     return [rows[key] for key in sorted(rows)]
@@ -167,7 +175,7 @@ def _sit(
 
 def _answer(
     run: Run,
-    asked: Sequence[tuple[Prompt, Tensor | None]],
+    asked: Sequence[tuple[Prompt, list[Tensor]]],
     max_new_tokens: int,
     how: Settings,
     advance: Callable[[int], object],
@@ -206,9 +214,13 @@ def _row(
             "metric": benchmark.metric,
             "chance": exam.chance,
             "item_id": item.item_id,
-            "image_id": item.image or item.item_id,
+            "image_id": item.image_id,
             "question": item.question,
             "references": item.references,
+            "choices": list(item.choices) or None,
+            "category": item.category,
+            "group": item.group,
+            "about": json.dumps(item.about, ensure_ascii=False) if item.about else None,
             "prediction": answer.text,
             "n_text_tokens": prompt.n_text_tokens,
             "n_generated": answer.n_generated,
