@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+from vtc import cli
+
 VTC = [sys.executable, "-m", "vtc"]
 BARE = "prediction,references\nYes.,yes\nno,yes\n"
 ABOUT = ["--benchmark", "b", "--task", "ocr", "--n-params", "7b", "--visual-tokens", "4"]
@@ -167,6 +169,13 @@ def test_quiet_says_nothing_and_changes_no_data(bare):
     assert usual.stdout == quiet.stdout
     assert "2 rows" in usual.stderr
     assert quiet.stderr == ""
+    behind = vtc("show", bare, "-q", "-n", "1")
+    assert (behind.returncode, behind.stderr) == (0, "")
+
+
+def test_flags_of_all_commands_stand_anywhere_but_behind_a_double_dash():
+    words = ["show", "-v", "t.csv", "--debug", "-n", "3", "--", "-q"]
+    assert cli._global_first(words) == ["-v", "--debug", "show", "t.csv", "-n", "3", "--", "-q"]
 
 
 def test_termination_is_an_interrupt():

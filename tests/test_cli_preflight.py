@@ -1,6 +1,7 @@
 """What is told of models and folders before torch is loaded."""
 
 import json
+import shutil
 
 import pytest
 from test_rooms import HEAVY
@@ -30,8 +31,8 @@ def test_the_light_choices_are_the_compressors_own():
         ({"pool": 9}, "--pool 9: name the --compressor it is for"),
         ({"pool": 9, "compressors": ("tokenpacker",)}, "tokenpacker needs every patch"),
         ({"pool": 5, "compressors": ("avgpool",)}, "the grid has windows for 1, 4, 9, 36"),
-        ({"llm": "/no/such/llm"}, "model /no/such/llm: there is no such folder, nor is it a hub"),
-        ({"llm": "a/b/c"}, "model a/b/c: there is no such folder"),
+        ({"llm": "/no/such/llm"}, "llm /no/such/llm: there is no such folder, nor is it a hub"),
+        ({"llm": "a/b/c"}, "llm a/b/c: there is no such folder"),
     ],
 )
 def test_parts_that_cannot_be(tiny_world, more, fault):
@@ -47,14 +48,40 @@ def test_parts_that_may_be_are_left_to_their_loaders(tiny_world):
         check_parts("openai/clip-vit-large-patch14-336", None, ("avgpool",), (5,))
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "content", "fault"),
+    [
+        (
+            "llm",
+            "tokenizer.json",
+            '{"version": "1.0", ',
+            r"llm: .*tokenizer\.json is damaged or trunc",
+        ),
+        ("llm", "tokenizer.json", None, r"llm .* holds no tokenizer \(none of tokenizer\.json"),
+        ("llm", "config.json", "[]", r"config\.json holds no JSON object; copy the file again"),
+        ("llm", "config.json", None, "is no model folder: it has no config.json"),
+        ("encoder", "config.json", '{"a"', r"encoder: .*config\.json is damaged or truncated"),
+        ("encoder", "preprocessor_config.json", None, "holds no image processor .none of preproc"),
+    ],
+)
+def test_a_model_folder_names_the_file_at_fault(tiny_world, tmp_path, kind, name, content, fault):
+    from vtc.model.backbones import load_encoder, load_llm
+
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_world.encoder if kind == "encoder" else tiny_world.qwen, folder)
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_text(content)
+    load = {"encoder": load_encoder, "llm": load_llm}[kind]
+    for check in (lambda: check_model(str(folder), kind), lambda: load(folder)):
+        with pytest.raises(InputError, match=fault):
+            check()
+
+
 def test_folders_that_are_none(tmp_path):
-    with pytest.raises(InputError, match=r"config\.json cannot be read .* no model folder"):
-        check_model(str(tmp_path))
-    (tmp_path / "config.json").write_text("[]")
-    with pytest.raises(InputError, match=r"config\.json holds no JSON object"):
-        check_model(str(tmp_path))
+    (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file; give the folder"):
-        check_model(str(tmp_path / "config.json"))
+        check_model(str(tmp_path / "file"), "llm")
     for check in (check_run, check_features):
         with pytest.raises(InputError, match=r"has no manifest\.json"):
             check(str(tmp_path))

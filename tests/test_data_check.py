@@ -259,6 +259,11 @@ def test_no_rows_and_one_name_for_two_outputs(photos, tmp_path):
     ("text", "message"),
     [
         ('[{"id": 1, "conversations": []}, {"id": ]', "rows.json, row 1: broken JSON"),
+        (
+            '{"data": [{"id": 1}]}',
+            "one object, not a list of rows; they seem to stand under its key 'data'",
+        ),
+        ('{\n "id": 1}', "line 1: broken JSON (Expecting property name"),
         ("", "rows.json is empty"),
         (None, "rows.json does not exist"),
     ],

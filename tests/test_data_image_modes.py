@@ -195,17 +195,57 @@ def test_independent_questions_need_the_image_first(trained, tiny_world):
         inputs.dataset(load_run(trained[0]).processor)
 
 
-def test_an_llm_without_a_chat_template_is_given_one(tiny_world, tmp_path):
+@pytest.fixture
+def bare(tiny_world, tmp_path):
+    """An LLM whose tokenizer has no chat template."""
     import shutil
 
+    folder = shutil.copytree(tiny_world.llama, tmp_path / "bare")
+    (folder / "chat_template.jinja").unlink()
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings.pop("chat_template", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def test_an_llm_without_a_chat_template_is_given_one(bare):
     from vtc.model.backbones import load_llm
 
-    shutil.copytree(tiny_world.llama, tmp_path / "bare")
-    (tmp_path / "bare/chat_template.jinja").unlink()
-    config = tmp_path / "bare/tokenizer_config.json"
-    settings = json.loads(config.read_text())
-    settings.pop("chat_template", None)
-    config.write_text(json.dumps(settings))
     with pytest.raises(InputError, match="give one with --chat-template, such as vicuna"):
-        load_llm(tmp_path / "bare")
-    assert "USER:" in load_llm(tmp_path / "bare", chat_template="vicuna").tokenizer.chat_template
+        load_llm(bare)
+    assert "USER:" in load_llm(bare, chat_template="vicuna").tokenizer.chat_template
+
+
+def test_plain_captions_need_no_chat_template_and_questions_name_the_flag(
+    bare, tiny_world, tmp_path, monkeypatch, capsys
+):
+    from train_samples import write
+
+    from vtc import cli
+    from vtc.model.run import check_speaks, load_run
+
+    def run(*words):
+        with pytest.raises(SystemExit) as caught:
+            cli.run([str(word) for word in words])
+        return caught.value.code, capsys.readouterr().err
+
+    write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    short = ("--images", tiny_world.images, "--max-steps", 1, "--batch-size", 2, "--accumulate", 1)
+    first = ("train-projector", "samples.json", "--encoder", tiny_world.encoder, "--llm", bare,
+             "--visual-tokens", 4, *short)  # fmt: skip
+    second = ("finetune", "stage1/tokenpacker-v4", "--samples", "samples.json", *short, "-o", "2")
+    code, said = run(*first, "--template", "chat", "-o", "none")
+    assert code == 2
+    assert "give one with --chat-template, such as vicuna" in said
+    assert run(*first, "-o", "stage1")[0] == 0
+    run_folder = tmp_path / "stage1/tokenpacker-v4"
+    assert load_run(run_folder).model.generation_config.eos_token_id == [2]
+    code, said = run(*second)
+    assert code == 2
+    assert "stage1/tokenpacker-v4: its LLM has no chat template" in said
+    assert "'vtc finetune' with --chat-template, such as vicuna" in said
+    with pytest.raises(InputError, match="has no chat template"):
+        check_speaks(run_folder)
+    assert run(*second, "--chat-template", "vicuna")[0] == 0
+    check_speaks(tmp_path / "2/bare-tokenpacker-v4")

@@ -15,8 +15,14 @@ EPILOG = """\b
 Example:
   vtc recommend --flops 3e12 --q 50
 
+-q, -v and --debug may also stand behind the command.
+
 Exit codes: 0 done; 1 failed; 2 usage or bad input; 3 ran, but there is no
 trustworthy answer; 130, 143 interrupted."""
+
+
+_GLOBAL = ("-q", "--quiet", "-v", "--verbose", "--debug")
+"""Flags of every command: they may stand before its name or behind it."""
 
 
 class _InOrder(click.Group):
@@ -61,7 +67,7 @@ def main(ctx: click.Context, debug: bool, quiet: bool, verbose: bool) -> None:
 
 def run(argv: list[str] | None = None) -> None:
     """Run vtc and exit: one line on stderr for a failure the user can act on, no traceback."""
-    arguments = sys.argv[1:] if argv is None else argv
+    arguments = _global_first(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     # As Ctrl-C: half-written outputs are taken away. Schedulers and `kill` send this one.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -87,6 +93,13 @@ def run(argv: list[str] | None = None) -> None:
         where = f": {error.filename}" if error.filename else ""
         code = _fail(f"{error.strerror or error}{where}", 1, debug)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _global_first(arguments: list[str]) -> list[str]:
+    """The arguments with the flags of all commands in front, where click looks for them."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    flags = [word for word in arguments[:end] if word in _GLOBAL]
+    return [*flags, *(word for word in arguments[:end] if word not in _GLOBAL), *arguments[end:]]
 
 
 def _fail(message: str, code: int, debug: bool) -> int:

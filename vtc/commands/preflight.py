@@ -28,8 +28,9 @@ def check_parts(
 
     for name in compressors:
         check_name(name)
-    for source in filter(None, (encoder, llm)):
-        check_model(source)
+    check_model(encoder, "encoder")
+    if llm is not None:
+        check_model(llm, "llm")
     grid = _grid(encoder)
     if pool is not None:
         check_pooling(grid, pool, compressors)
@@ -39,21 +40,23 @@ def check_parts(
                 check_visual_tokens(name, grid, number, CHOICES[name](grid))
 
 
-def check_model(source: str) -> None:
-    """Raise InputError if a model is neither a folder with a config.json nor can be a hub id."""
-    from vtc.catalog.shapes import read_config
+def check_model(source: str, kind: Any) -> None:
+    """Raise InputError if a model is neither a whole folder nor can be a hub id.
 
-    folder = Path(source)
-    if folder.is_dir():
-        config: Any = read_config(folder)
-        if not isinstance(config, dict):
-            raise InputError(
-                f"{folder / 'config.json'} holds no JSON object; it is no model folder"
-            )
-    elif folder.exists():
-        raise InputError(f"model {source} is a file; give the folder with its config.json")
+    `kind` is "encoder" or "llm".
+    """
+    from vtc.catalog.folders import check_company, check_folder
+
+    path = Path(source)
+    if path.is_dir():
+        check_folder(path, kind)
+        check_company(path, kind)
+    elif path.exists():
+        raise InputError(f"{kind} {source} is a file; give the folder that it stands in")
     elif not _HUB_ID.fullmatch(source) or source.startswith("."):
-        raise InputError(f"model {source}: there is no such folder, nor is it a hub id (ORG/NAME)")
+        raise InputError(
+            f"{kind} {source}: there is no such folder, nor is it a hub id such as ORG/NAME"
+        )
 
 
 def check_run(run: str) -> None:

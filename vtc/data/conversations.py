@@ -63,7 +63,7 @@ def parse_row(row: Mapping[str, Any], default_id: str, keep: Keep = refuse) -> d
 def parse_turns(conversations: Any) -> list[dict[str, str]]:
     """Turns as {role, text} in order, texts stripped; raises RowFault for anything else."""
     if not isinstance(conversations, Sequence) or isinstance(conversations, str):
-        raise RowFault("no list of conversations")
+        raise RowFault("no list of conversations (nor of messages or texts)")
     turns = []
     for number, turn in enumerate(conversations):
         if not isinstance(turn, Mapping):

@@ -19,6 +19,7 @@ from vtc.tables.read import footer_of, title
 
 _BATCH = 512
 _PEEKED = 8
+_SPOKEN = {"conversations", "messages", "texts"}
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,24 @@ def _json(name: str, content: bytes, packed: bool) -> Iterator[dict[str, Any]]:
     with _open(name, content) as file:
         plain: Any = gzip.GzipFile(fileobj=file) if packed else file
         try:
-            yield from stream_json(plain, title(name))
+            yield from _refusing_a_wrapper(stream_json(plain, title(name)), title(name))
         except (gzip.BadGzipFile, EOFError, zlib.error):
             raise InputError(f"{name} is a damaged or truncated gzip file") from None
+
+
+def _refusing_a_wrapper(rows: Iterator[dict[str, Any]], name: str) -> Iterator[dict[str, Any]]:
+    """The rows; raises InputError if the first is no row but an object that holds them in a key."""
+    for number, row in enumerate(rows):
+        if number == 0 and not _SPOKEN & set(row):
+            inside = [
+                k for k, v in row.items() if isinstance(v, list) and v and isinstance(v[0], dict)
+            ]
+            if inside:
+                raise InputError(
+                    f"{name} is one object, not a list of rows; they seem to stand under its key "
+                    f"'{inside[0]}': write that list into a file of its own"
+                )
+        yield row
 
 
 def _parquet(name: str, file: BinaryIO) -> Source:

@@ -25,7 +25,10 @@ def load_tokenizer(llm: str | Path) -> Any:
         tokenizer = loader.from_pretrained(str(llm))
     except (OSError, ValueError, KeyError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"no tokenizer at {llm}: {first}") from None
+        raise InputError(
+            f"no tokenizer can be loaded from {llm} ({first}); its files are missing or damaged: "
+            "copy them again"
+        ) from None
     if IMAGE not in tokenizer.get_vocab():
         tokenizer.add_special_tokens({"extra_special_tokens": [IMAGE]})
     return tokenizer

@@ -20,7 +20,7 @@ from vtc.evaluate.items import Item
 from vtc.evaluate.prompts import Prompt, tokenise
 from vtc.evaluate.vision import Image, Look, Sight, sight_of
 from vtc.model.generation import Generated, generate_answers
-from vtc.model.run import Run, load_run, read_manifest
+from vtc.model.run import Run, check_speaks, load_run, read_manifest
 
 Track = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
 """A progress bar: `with track(what, total) as advance`, then `advance(n)`."""
@@ -106,6 +106,8 @@ def evaluate(
     of which not one opens.
     """
     _refuse_equal_ids(folders)
+    for folder in folders:
+        check_speaks(folder)
     sights = {folder: sight_of(folder) for folder in folders}
     by_encoder: dict[str, list[Path]] = {}
     for folder, sight in sights.items():

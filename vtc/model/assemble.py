@@ -114,6 +114,8 @@ def generation_config(tokenizer: Any) -> GenerationConfig:
 
 def end_token_ids(tokenizer: Any) -> list[int]:
     """The tokens that end an answer: the chat template's end of turn, and the tokenizer's end."""
+    if not tokenizer.chat_template:
+        return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     turns = [{"role": "user", "text": "?"}, {"role": "assistant", "text": "!"}]
     answer = ConversationTemplate(tokenizer).spans(turns)[-1].text
     last = tokenizer(answer, add_special_tokens=False).input_ids[-1]

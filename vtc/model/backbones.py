@@ -13,6 +13,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_MAPPING,
 )
 
+from vtc.catalog.folders import Kind, check_company, check_folder
 from vtc.data.chat_templates import give_template
 from vtc.data.tokenizers import load_tokenizer
 from vtc.errors import InputError
@@ -50,11 +51,13 @@ def load_encoder(source: str | Path, dtype: torch.dtype = torch.float32) -> Enco
 
     Raises InputError if there is none, or it is no vision encoder.
     """
-    model_folder(source)
+    _check_files(source, "encoder")
     config = _load(source, AutoConfig)
     vision_config = getattr(config, "vision_config", config)
     if type(vision_config) not in MODEL_MAPPING or not hasattr(vision_config, "patch_size"):
         raise InputError(f"encoder {source}: a {config.model_type} model is no vision encoder")
+    if Path(source).is_dir():
+        check_company(source, "encoder")
     kind = MODEL_MAPPING[type(vision_config)]
     # A pooling head may be missing: vtc reads the patches' states alone.
     tower = _load_whole(source, kind, r"embed|layer", config=vision_config, dtype=dtype)
@@ -77,10 +80,12 @@ def load_llm(
     four_bit: bool = False,
     device: str | torch.device = "cpu",
     chat_template: str | None = None,
+    speaks: bool = True,
 ) -> Llm:
     """Load a causal LLM and its tokenizer from a folder or hub id.
 
-    `chat_template` (a name of `data.chat_templates`, or a file) takes the place of its own.
+    `chat_template` (a name of `data.chat_templates`, or a file) takes the place of its own. With
+    `speaks` False it may have none: what needs no conversations does not ask for one.
 
     With `four_bit` its linear layers come in 4 bits (nf4), quantised on `device` as they are read.
 
@@ -88,13 +93,15 @@ def load_llm(
     none, it is not causal, its weights are quantised already, its tokenizer has no chat template,
     or its parts do not fit Llava's classes.
     """
-    model_folder(source)
+    _check_files(source, "llm")
     config = _load(source, AutoConfig)
     _check_causal(source, config)
     refuse_quantised(source, config)
+    if Path(source).is_dir():
+        check_company(source, "llm")
     tokenizer = load_tokenizer(source)
     give_template(tokenizer, chat_template)
-    if not tokenizer.chat_template:
+    if speaks and not tokenizer.chat_template:
         raise InputError(
             f"llm {source}: its tokenizer has no chat template; give one with --chat-template, "
             "such as vicuna"
@@ -116,6 +123,14 @@ def load_llm(
     described = llm_source(source, model)
     ensure_rows(model, len(tokenizer))
     return Llm(described, model, tokenizer)
+
+
+def _check_files(source: str | Path, kind: Kind) -> None:
+    """Raise InputError for a model that is nowhere, or a folder that lacks or damaged a file."""
+    if Path(source).is_dir():
+        check_folder(source, kind)
+    else:
+        model_folder(source)
 
 
 def _load(source: str | Path, loader: Any, **kwargs: Any) -> Any:

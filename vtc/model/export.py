@@ -124,12 +124,12 @@ def _as_llava(model: Any, strategy: str) -> Any:
 
 def _llava_processor(run: Run, strategy: str) -> LlavaProcessor:
     ours, vision = run.processor, run.model.model.vision_tower.config
-    template = str(ours.chat_template).removeprefix(PARTS_TO_TEXT)
+    template = str(ours.chat_template).removeprefix(PARTS_TO_TEXT) if ours.chat_template else None
     return LlavaProcessor(
         image_processor=ours.image_processor,
         tokenizer=ours.tokenizer,
         patch_size=vision.patch_size,
         vision_feature_select_strategy=strategy,
         num_additional_image_tokens=1 if strategy == "default" else 0,
-        chat_template=PARTS_TO_TEXT + template,
+        chat_template=template and PARTS_TO_TEXT + template,
     )

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from vtc.data.tokenizers import load_tokenizer
 from vtc.errors import InputError
 from vtc.model import adapters
 from vtc.model import four_bit as bits
@@ -208,6 +209,17 @@ def is_part(run: Any) -> bool:
     return read_manifest(run)["weights"] != "full"
 
 
+def check_speaks(run: str | Path) -> None:
+    """Raise InputError for a run whose LLM has no chat template: it was trained without one."""
+    folder = run_folder(run)
+    if (folder / CHAT_TEMPLATE).is_file() or load_tokenizer(folder).chat_template:
+        return
+    raise InputError(
+        f"run {run}: its LLM has no chat template; give one to 'vtc finetune' with "
+        "--chat-template, such as vicuna"
+    )
+
+
 @dataclass(frozen=True)
 class _How:
     """How weights are read: floating type, device, and whether the LLM's become 4-bit ones."""
@@ -283,6 +295,7 @@ def _llm_of(given: Llm | None, entry: dict[str, Any], folder: Path, how: _How) -
         four_bit=how.four_bit,
         device=how.device,
         chat_template=str(template) if template.is_file() else None,
+        speaks=False,
     )
 
 

@@ -135,6 +135,8 @@ def hub_folder(name: str, revision: str | None = None, *, pickles: bool = True) 
 def missing(source: str | Path, error: Exception) -> str:
     """The sentence for a model that is not to be had."""
     first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if Path(source).is_dir():
+        return f"model {source} cannot be loaded ({first})"
     return f"model {source}: neither a model folder nor a model the hub can give ({first})"
 
 

@@ -11,6 +11,7 @@ from vtc.tables.text import decode_element, skip_space
 _CHUNK = 1 << 20
 # An error this far before the end of what is read is no matter of reading on.
 _SURE = 1 << 16
+_ONE_OBJECT = "one object over several lines? expected an array of rows, or a row a line"
 
 
 def stream_json(file: BinaryIO, name: str) -> Iterator[dict[str, Any]]:
@@ -114,7 +115,12 @@ def _lines(text: io.TextIOBase, buffer: str, name: str) -> Iterator[Any]:
     for index, line in enumerate(_split(text, buffer), start=1):
         stripped = line.strip()
         if stripped:
-            row, end = decode_element(decoder, stripped, 0, f"{name}, line {index}")
+            try:
+                row, end = decode_element(decoder, stripped, 0, f"{name}, line {index}")
+            except InputError as error:
+                if stripped != "{":
+                    raise
+                raise InputError(f"{error}; {_ONE_OBJECT}") from None
             if end != len(stripped):
                 raise InputError(f"{name}, line {index}: broken JSON (more text after the object)")
             yield row
