@@ -29,7 +29,7 @@ _OBJECTS = (
 
 
 def check_folder(folder: str | Path, kind: Kind) -> None:
-    """Raise InputError, naming the file, for a model's folder without a config or with damaged files.
+    """Raise InputError, naming the file, for a model's folder without config or with damaged files.
 
     Its configs and tokenizer are read.
     """
