@@ -183,11 +183,15 @@ def test_both_stages_on_the_command_line(tiny_world, tmp_path, capsys):
     losses = [losses_of(tmp_path / out / "tokenpacker-v4") for out in ("runs", "plain")]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
     config = tmp_path / "settings.toml"
-    config.write_text('pack = true\nmethod = "lora"\nlora-r = 4\n')
-    second = ("finetune", tmp_path / "runs" / "tokenpacker-v4", "--samples", pretrain, *samples)
-    capsys.readouterr()
-    assert run(*second, *few, "--config", config, "-o", tmp_path / "out") == 0
-    folder = tmp_path / "out" / "tiny-qwen-tokenpacker-v4"
+    config.write_text("pack = true\n")
+    mixed(tmp_path, tiny_world)
+    lora = ("--method", "lora", "--lora-r", 4, "--lora-dropout", 0)
+    start, tuned = tmp_path / "runs" / "tokenpacker-v4", "tiny-qwen-tokenpacker-v4"
+    second = ("finetune", start, "--samples", tmp_path / "mixed.json", *samples, *lora, *few)
+    assert run(*second, "--config", config, "-o", tmp_path / "out") == 0
+    assert run(*second, "-o", tmp_path / "plain") == 0
+    folder = tmp_path / "out" / tuned
+    assert losses_of(folder) == pytest.approx(losses_of(tmp_path / "plain" / tuned), abs=1e-5)
     for file in folder.rglob("*.json"):
         assert varlen.NAME not in file.read_text(), file
     settings = json.loads((folder / "manifest.json").read_text())["footer"]["settings"]
@@ -195,8 +199,7 @@ def test_both_stages_on_the_command_line(tiny_world, tmp_path, capsys):
     loaded = load_run(folder)
     assert loaded.model.model.language_model.config._attn_implementation == "sdpa"
     capsys.readouterr()
-    lora = ("--method", "lora", "--lora-r", 4)
-    assert run(*second, *few, *lora, "--resume", "-o", tmp_path / "out") == 2
+    assert run(*second, "--resume", "-o", tmp_path / "out") == 2
     assert "settings.pack = True, not False" in capsys.readouterr().err
 
 
@@ -231,12 +234,14 @@ def test_a_window_is_refused_in_one_line_and_nothing_is_left(tiny_world, tmp_pat
 def test_a_packed_step_is_estimated_by_its_own_tokens():
     from test_cost_estimate import FULL, with_
 
-    from vtc.cost.job import memory
+    from vtc.cost.job import memory, packed_text
 
     # 100 text tokens in the longest row and 30 in the mean one, images aside.
     padded = {rows: memory(FULL, rows).activations for rows in (1, 8)}
     packed = with_(FULL, pack=True)
     assert memory(packed, 1).activations == padded[1]
-    unsorted = memory(with_(packed, length_bucket=1), 8).activations
-    assert unsorted < memory(packed, 8).activations < padded[8]
-    assert unsorted / padded[8] == pytest.approx((8 * 144 + 100 + 7 * 30) / (8 * 244), rel=0.05)
+    unsorted = with_(packed, length_bucket=1)
+    assert packed_text(unsorted, 8) == (100 + 7 * 30) / 8
+    assert packed_text(unsorted, 8) < packed_text(packed, 8) < 100
+    activations = memory(unsorted, 8).activations
+    assert activations < memory(packed, 8).activations < padded[8]
