@@ -10,14 +10,17 @@ from vtc.train.inputs import Inputs
 COLOURS = ("red", "green", "blue", "yellow", "red blue", "green green")
 
 
-def rows(n=24, questions=2):
-    """LLaVA rows: the colour of image k % 6 is fixed, and asked in several ways."""
+def rows(n=24, questions=2, text_only=0):
+    """LLaVA rows: the colour of image k % 6 is fixed, and asked in several ways.
+
+    The last `text_only` of them have no image.
+    """
     made = []
     for number in range(n):
         colour = COLOURS[number % 6]
         talk = []
         for k in range(questions):
-            mark = "<image>\n" if k == 0 else ""
+            mark = "<image>\n" if k == 0 and number < n - text_only else ""
             talk.append({"from": "human", "value": f"{mark}What colour is it {k} ?"})
             talk.append({"from": "gpt", "value": colour if k == 0 else str(number % 6)})
         regions = [{"text": colour, "x": 0.1, "y": 0.2}, {"text": "circles", "x": 0.9, "y": 0.9}]
@@ -25,6 +28,8 @@ def rows(n=24, questions=2):
             {"id": str(number), "image": f"{number % 6}.png", "conversations": talk,
              "regions": regions}
         )  # fmt: skip
+        if number >= n - text_only:
+            del made[-1]["image"]
     return made
 
 

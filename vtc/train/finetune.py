@@ -1,24 +1,28 @@
 """Stage 2: train LLM and compressor together, from stage-1 runs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from vtc.data.features import preprocessing_hash
+from vtc.data.image_modes import with_mode
 from vtc.model.assemble import generation_config
-from vtc.model.backbones import Encoder, load_encoder
+from vtc.model.backbones import Encoder, load_encoder, load_image_processor
+from vtc.model.manifest import run_folder
 from vtc.model.run import Run, check_speaks, load_run, read_manifest, save_run
 from vtc.model.sources import locate
 from vtc.train.fitting import fit_batch
 from vtc.train.folders import locked
-from vtc.train.inputs import Inputs, Say
+from vtc.train.inputs import ImageKey, Inputs, Say
 from vtc.train.jobs import FinetuneJob
 from vtc.train.log import Advance
 from vtc.train.places import Place, identity
-from vtc.train.processes import join
+from vtc.train.processes import join, refuse_unshardable
 from vtc.train.settings import StageSettings
+from vtc.train.sharding import loading_device, place
 from vtc.train.stages import add_lora, unfreeze_for_finetune, weight_dtype, what_trains
 from vtc.train.trainer import fit_model
 
@@ -44,6 +48,7 @@ def finetune_runs(
     if inputs.settings.template == "chat" and inputs.settings.chat_template is None:
         for source, _ in plan:
             check_speaks(source)
+    refuse_unshardable(inputs.settings)
     join()
     with locked([folder for _, folder in plan]):
         places = [
@@ -54,6 +59,7 @@ def finetune_runs(
         for _, place in todo:
             place.start()
         encoder: Encoder | None = None
+        inputs.expect(_image_keys([source for source, _ in todo], inputs.settings))
         for source, place in todo:
             encoder = _encoder_of(source, encoder, inputs.settings)
             run = _load(source, encoder, inputs.settings)
@@ -138,6 +144,16 @@ def _unfreeze(run: Run, settings: StageSettings) -> Any:
     return run.model
 
 
+def _image_keys(sources: Sequence[Path], settings: StageSettings) -> Iterator[ImageKey]:
+    """What images each run will ask for, read from its folder without loading weights."""
+    for source in sources:
+        manifest = read_manifest(source)
+        processor = with_mode(load_image_processor(run_folder(source)), settings.image_mode)
+        levels = tuple(manifest.get("shapes", {}).get("levels", ()))
+        if levels:
+            yield manifest["encoder"]["fingerprint"], preprocessing_hash(processor), levels
+
+
 def _encoder_of(source: Path, known: Encoder | None, settings: StageSettings) -> Encoder | None:
     """The encoder of a run, the one already loaded if it is the same; a whole run has its own."""
     manifest = read_manifest(source)
@@ -150,15 +166,15 @@ def _encoder_of(source: Path, known: Encoder | None, settings: StageSettings) ->
 
 
 def _load(source: Path, encoder: Encoder | None, settings: StageSettings) -> Run:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     run = load_run(
         source,
         dtype=weight_dtype(settings),
-        device=device,
+        device=loading_device(),
         encoder=encoder,
         four_bit=settings.method == "qlora",
         merge=settings.method == "full" or None,
     )
+    place(run.model)
     run.model.compressor.float()
     run.processor.set_up(settings.image_mode, settings.query_position, settings.chat_template)
     run.model.generation_config = generation_config(run.processor.tokenizer)

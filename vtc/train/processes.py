@@ -4,11 +4,23 @@ import os
 from functools import cache
 
 from vtc.errors import InputError
+from vtc.train.settings import StageSettings
+
+_FSDP, _DEEPSPEED = "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"
 
 
 def n_processes() -> int:
     """How many processes train together; the launcher says so in the environment."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@cache
+def is_sharded() -> bool:
+    """Whether the processes share one model (FSDP), a part of each weight in each process.
+
+    Otherwise each has the whole model (DDP). The launcher says so in the environment.
+    """
+    return n_processes() > 1 and _flag(_FSDP)
 
 
 @cache
@@ -20,15 +32,71 @@ def join() -> None:
     import torch
     from accelerate import PartialState
 
-    for name in ("FSDP", "DEEPSPEED"):
-        if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() in ("1", "true"):
-            raise InputError(
-                f"{name} is not supported; launch with whole copies of the model (--multi_gpu, or "
-                "torchrun)"
-            )
+    if _flag(_DEEPSPEED):
+        raise InputError(
+            "DeepSpeed is not supported; a model that is too large for one GPU is shared out by "
+            "'accelerate launch --use_fsdp --fsdp_version 2'"
+        )
+    if is_sharded():
+        _refuse_unknown_fsdp()
+    # The model is sharded here (train.sharding), on a CPU as on GPUs. Accelerate, which cannot on
+    # a CPU, must not do it again, nor transformers leave the weights unread on all but the first.
+    os.environ.pop(_FSDP, None)
     PartialState(cpu=not torch.cuda.is_available())
 
 
 def is_first() -> bool:
     """Whether this process is the one that writes and speaks for all."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def refuse_unshardable(settings: StageSettings) -> None:
+    """Raise InputError under FSDP for a training that vtc does not share out; loads nothing."""
+    if not is_sharded():
+        return
+    whole = "or launch with whole copies of the model (--multi_gpu)"
+    if settings.load_4bit or settings.method == "qlora":
+        raise InputError(
+            "FSDP does not share out weights in 4 bits; take --method lora without --load-4bit, "
+            + whole
+        )
+    if settings.objective == "align":
+        raise InputError(
+            f"--objective align does not train under FSDP; take --objective lm, {whole}"
+        )
+    if settings.optimizer != "adamw":
+        raise InputError(
+            f"--optimizer {settings.optimizer} does not train under FSDP; take --optimizer adamw, "
+            + whole
+        )
+    if settings.compile:
+        raise InputError(f"--compile does not work under FSDP; leave it out, {whole}")
+    if settings.auto_batch:
+        raise InputError(
+            "--auto-batch cannot foresee the memory of a model under FSDP; give --batch-size and "
+            f"--accumulate, {whole}"
+        )
+    if settings.dtype == "bf16" and settings.stage == "finetune" and settings.method == "full":
+        raise InputError(
+            "under FSDP all weights that train are of one type, and the compressor's are fp32; "
+            "take --dtype auto in place of bf16"
+        )
+
+
+def _refuse_unknown_fsdp() -> None:
+    """Raise InputError for ways of FSDP that vtc does not know."""
+    if os.environ.get("FSDP_VERSION", "1") != "2":
+        raise InputError("FSDP of version 1 is not supported; launch with --fsdp_version 2")
+    if _flag("FSDP_OFFLOAD_PARAMS"):
+        raise InputError(
+            "--fsdp_offload_params is not supported; launch with more processes, or train with "
+            "--method lora or --gradient-checkpointing"
+        )
+    if _flag("FSDP_ACTIVATION_CHECKPOINTING"):
+        raise InputError(
+            "--fsdp_activation_checkpointing is not supported; give vtc --gradient-checkpointing"
+        )
+
+
+def _flag(name: str) -> bool:
+    return os.environ.get(name, "").lower() in ("1", "true", "yes")

@@ -1,12 +1,10 @@
 """Stage 1: train compressors between a frozen encoder and a frozen LLM."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from vtc.errors import InputError
 from vtc.model.assemble import Assembled, assemble
@@ -20,9 +18,10 @@ from vtc.train.inputs import Inputs, Say
 from vtc.train.jobs import ProjectorJob, ProjectorRun
 from vtc.train.log import Advance
 from vtc.train.places import Place, identity
-from vtc.train.processes import join, n_processes
+from vtc.train.processes import is_sharded, join, n_processes, refuse_unshardable
 from vtc.train.relay import Relay
 from vtc.train.settings import StageSettings
+from vtc.train.sharding import loading_device, place
 from vtc.train.stages import freeze_all_but_compressor, weight_dtype, what_trains
 from vtc.train.stopping import Stop, stop_signals
 from vtc.train.trainer import fit_model
@@ -50,6 +49,7 @@ def train_projectors(
     job.refuse_mixture(inputs.settings.weights)
     _check_images(inputs.samples.rows)
     _check_auto_batch(inputs.settings)
+    refuse_unshardable(inputs.settings)
     join()
     with locked(job.folders):
         places = _places(job, inputs, footer, say)
@@ -59,19 +59,33 @@ def train_projectors(
             place.start()
         if not todo:
             return job.folders
-        backbones = _load(job, inputs.settings)
-        seeds = list(dict.fromkeys(run.seed for run in todo))
-        for seed in seeds:
+        backbones = None
+        groups = _groups(todo)
+        for runs in groups:
+            if backbones is None or is_sharded():
+                backbones = _load(job, inputs.settings)
+            seed = runs[0].seed
             settings = inputs.settings.with_(seed=seed)
-            together = {run: place for run, place in todo.items() if run.seed == seed}
+            together = {run: todo[run] for run in runs}
             stop = _train_seed(
                 together, backbones, job, replace(inputs, settings=settings),
                 footer if seed is None else _footer_of(footer, settings), say=say, advance=advance,
             )  # fmt: skip
             # One that came as the last step was done has stopped nothing yet.
-            if stop.signal is not None and seed != seeds[-1]:
-                raise stop.interrupted(f"behind seed {seed}; --resume goes on with the others")
+            if stop.signal is not None and runs is not groups[-1]:
+                behind = f"seed {seed}" if seed is not None else todo[runs[-1]].run.name
+                raise stop.interrupted(f"behind {behind}; --resume goes on with the others")
     return job.folders
+
+
+def _groups(runs: Iterable[ProjectorRun]) -> list[list[ProjectorRun]]:
+    """The runs that train together: those of a seed. A model that is shared out is of one run."""
+    if is_sharded():
+        return [[run] for run in runs]
+    seeds: dict[int | None, list[ProjectorRun]] = {}
+    for run in runs:
+        seeds.setdefault(run.seed, []).append(run)
+    return list(seeds.values())
 
 
 def _train_seed(
@@ -198,10 +212,6 @@ def _save(
     )
 
 
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def _load(job: ProjectorJob, settings: StageSettings) -> tuple[Encoder, Llm]:
     """The two backbones, of which there is one each in the process."""
     dtype = weight_dtype(settings)
@@ -210,7 +220,7 @@ def _load(job: ProjectorJob, settings: StageSettings) -> tuple[Encoder, Llm]:
         job.llm,
         dtype,
         four_bit=settings.load_4bit,
-        device=_device(),
+        device=loading_device(),
         chat_template=settings.chat_template,
         speaks=settings.template == "chat" and settings.objective == "lm",
     )
@@ -232,7 +242,7 @@ def _assemble(
     )
     one.processor.set_up(settings.image_mode, settings.query_position)
     one.model.compressor.float()
-    one.model.to(_device())  # type: ignore[arg-type]
+    place(one.model)
     return one
 
 

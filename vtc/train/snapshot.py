@@ -9,20 +9,23 @@ The `.pt` files hold tensors, numbers and strings alone and load with `weights_o
 
 import json
 import random
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate.utils import gather_object
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from vtc.errors import InputError
 from vtc.tables import specs
 from vtc.tables.read import read_rows
 from vtc.tables.write import write_rows
+from vtc.train.processes import is_sharded
+from vtc.train.sharding import part_like, whole_tensor
 
 WEIGHTS = "weights.safetensors"
 PROGRESS = "progress.json"
@@ -34,24 +37,47 @@ def trained_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
-def write_snapshot(
-    trainer: Any, folder: Path, chance: list[dict[str, Any]], loss_since_row: float
-) -> None:
-    """Put the trainer's state into a folder. Called by the first process alone.
+@dataclass(frozen=True)
+class Shared:
+    """What all processes have a part in: trained weights, optimizer, chance, loss since the row."""
 
-    `chance` is every process's; `loss_since_row` the loss summed since the last row of the log.
+    weights: dict[str, torch.Tensor]
+    optimizer: dict[str, Any]
+    chance: list[dict[str, Any]]
+    loss_since_row: float
+
+
+def gather_shared(trainer: Any) -> Shared:
+    """Bring together what the processes hold, each for itself; all of them must call it.
+
+    Under FSDP whole tensors lie on the CPU of the first process, and the others' are empty.
     """
-    weights = {name: w.detach().contiguous() for name, w in trained_weights(trainer.model).items()}
-    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
-    torch.save(trainer.optimizer.state_dict(), folder / "optimizer.pt")
+    weights = trained_weights(trainer.model).items()
+    optimizer = trainer.optimizer.state_dict()
+    states = {
+        number: {name: whole_tensor(value) for name, value in state.items()}
+        for number, state in sorted(optimizer["state"].items())
+    }
+    return Shared(
+        {name: whole_tensor(weight.detach()).contiguous() for name, weight in weights},
+        {**optimizer, "state": states},
+        chance_of_all(),
+        trainer.loss_since_row,
+    )
+
+
+def write_snapshot(trainer: Any, folder: Path, shared: Shared) -> None:
+    """Put the trainer's state into a folder. Called by the first process alone."""
+    save_file(shared.weights, folder / WEIGHTS, metadata={"format": "pt"})
+    torch.save(shared.optimizer, folder / "optimizer.pt")
     torch.save(trainer.lr_scheduler.state_dict(), folder / "schedule.pt")
-    torch.save(chance, folder / "chance.pt")
+    torch.save(shared.chance, folder / "chance.pt")
     trainer.state.save_to_json(str(folder / "trainer_state.json"))
     progress = {
         "step": trainer.state.global_step,
         "max_steps": trainer.state.max_steps,
         "counts": asdict(trainer.counts),
-        "loss_since_row": loss_since_row,
+        "loss_since_row": shared.loss_since_row,
         "step_of_row": trainer.step_of_row,
     }
     (folder / PROGRESS).write_text(json.dumps(progress), encoding="utf-8")
@@ -63,21 +89,39 @@ def load_weights(model: nn.Module, folder: Path) -> None:
 
     Raises InputError naming one that is missing, left over, or of another shape.
     """
-    ours, saved = trained_weights(model), load_file(folder / WEIGHTS)
-    odd = sorted(set(ours) ^ set(saved))
-    odd += [name for name in ours if name in saved and ours[name].shape != saved[name].shape]
-    if odd:
-        raise InputError(f"checkpoint {folder} is of another model: {odd[0]} does not fit")
-    with torch.no_grad():
+    ours = trained_weights(model)
+    with safe_open(folder / WEIGHTS, "pt") as saved, torch.no_grad():
+        shapes = {name: saved.get_slice(name).get_shape() for name in saved.keys()}  # noqa: SIM118
+        odd = sorted(set(ours) ^ set(shapes))
+        odd += [name for name in ours if name in shapes and list(ours[name].shape) != shapes[name]]
+        if odd:
+            raise InputError(f"checkpoint {folder} is of another model: {odd[0]} does not fit")
         for name, weight in ours.items():
-            weight.copy_(saved[name])
+            weight.copy_(part_like(saved.get_tensor(name), weight))
 
 
 def load_optimizer(trainer: Any, folder: Path) -> None:
     """Put optimizer and schedule back."""
-    device = trainer.args.device
-    trainer.optimizer.load_state_dict(_load(folder / "optimizer.pt", device))
+    optimizer = trainer.optimizer
+    # Of several processes on a CPU each has a "cpu:0", which torch cannot load to.
+    device = trainer.args.device if trainer.args.device.type != "cpu" else "cpu"
+    saved = _load(folder / "optimizer.pt", "cpu" if is_sharded() else device)
+    if is_sharded():
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        saved["state"] = {
+            number: {
+                name: part_like(value, weights[number]) if _is_of(value, weights[number]) else value
+                for name, value in state.items()
+            }
+            for number, state in saved["state"].items()
+        }
+    optimizer.load_state_dict(saved)
     trainer.lr_scheduler.load_state_dict(_load(folder / "schedule.pt"))
+
+
+def _is_of(value: Any, weight: torch.Tensor) -> bool:
+    """Whether a value of the optimizer's state has an entry for each of the weight's."""
+    return isinstance(value, torch.Tensor) and value.shape == weight.shape
 
 
 def load_progress(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

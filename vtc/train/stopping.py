@@ -21,6 +21,18 @@ class Stop:
 
     signal: int | None = None
 
+    def agreed(self) -> int | None:
+        """The signal, if any process has one: a launcher's reaches each at its own moment.
+
+        All of several processes must call it.
+        """
+        if n_processes() > 1:
+            from accelerate.utils import gather_object
+
+            heard = [number for number in gather_object([self.signal]) if number is not None]
+            self.signal = self.signal or next(iter(heard), None)
+        return self.signal
+
     def interrupted(self, what: str) -> Interrupted:
         """The failure to raise, with the exit code that shells give the signal."""
         number = signal.Signals(self.signal or signal.SIGTERM)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.integrations.integration_utils import TensorBoardCallback
@@ -18,11 +19,11 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from vtc.data.batches import BatchOrder
 from vtc.data.collate import Collator
 from vtc.errors import InputError
-from vtc.train import snapshot
+from vtc.train import sharding, snapshot
 from vtc.train.attention import set_attention
 from vtc.train.checkpoints import Checkpoints
 from vtc.train.log import FACTS, Advance, BatchFacts, Counts, Described, LogRows, Row
-from vtc.train.processes import is_first, n_processes
+from vtc.train.processes import is_first, is_sharded, n_processes
 from vtc.train.rates import set_compressor_rate
 from vtc.train.settings import StageSettings
 from vtc.train.stopping import BatchLoss, Stop, not_a_number, stop_signals
@@ -99,8 +100,11 @@ class VtcTrainer(Trainer):
         return loss
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
-        self._step_norm = super()._clip_grad_norm(model)
+        self._step_norm = _whole_norm(super()._clip_grad_norm(model))
         return self._step_norm
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        return _whole_norm(super()._get_grad_norm(model, grad_norm))
 
     def step_numbers(self) -> tuple[list[float], float]:
         """The losses of the step's batches here, and the norm of the gradient of all processes."""
@@ -121,11 +125,11 @@ class VtcTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
         """Ours in place of Trainer's, which is not written whole or not at all."""
-        chance, loss = snapshot.chance_of_all(), self.loss_since_row
+        shared = snapshot.gather_shared(self)
         if is_first() and self.checkpoints is not None:
             self.checkpoints.write(
                 self.state.global_step,
-                lambda folder: snapshot.write_snapshot(self, folder, chance, loss),
+                lambda folder: snapshot.write_snapshot(self, folder, shared),
             )
         self.accelerator.wait_for_everyone()
 
@@ -144,6 +148,11 @@ class VtcTrainer(Trainer):
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted here: Trainer would walk all parameters at every step."""
         return 0
+
+
+def _whole_norm(norm: Any) -> Any:
+    """A gradient's norm, of which under FSDP each process has its part."""
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 class Epochs(TrainerCallback):
@@ -174,7 +183,10 @@ class Watch(TrainerCallback):
         losses, norm = self.trainer.step_numbers()
         self.trainer.step_loss = sum(losses)
         bad = not math.isfinite(sum(losses) + norm)
-        bad, self._stopping = self._agreed(bad, self.stop.signal is not None)
+        images = any(facts.n_images for facts in self.trainer.step_facts)
+        bad, self._stopping, images = self._agreed(bad, self.stop.signal is not None, images)
+        if is_sharded() and not images:
+            sharding.drop_unused(self.trainer.model)
         if bad:
             rows = [facts.rows for facts in self.trainer.step_facts]
             raise not_a_number(
@@ -232,6 +244,8 @@ def fit_model(
     """
     set_seed(settings.seed)
     set_attention(model, settings)
+    if is_sharded():
+        sharding.shard(model)
     with stop_signals(say) if stop is None else nullcontext(stop) as stop:
         log, epochs = LogRows(advance), Epochs()
         watch = Watch(settings, stop, run.with_name(f"{run.name}.fault.json"))
@@ -254,8 +268,10 @@ def fit_model(
             if isinstance(callback, TensorBoardCallback):
                 callback.logging_dir = f"{run}.tensorboard"
         _train(model, trainer, log, _checkpoint_to_resume(checkpoints), say)
-        if stop.signal is not None:
+        if stop.agreed() is not None:
             raise stop.interrupted(_where(trainer))
+    if is_sharded():
+        sharding.gather(model)
     return log.rows
 
 
