@@ -31,6 +31,7 @@ MAY = {
     "recommend": TABLES | {"cost", "law"},
     "lab": MODEL,
     "figures": TABLES | {"cost", "law"},
+    "adapters": MODEL | {"evaluate"},
     "console": set(),
     "commands": None,
     "cli": {"commands", "console"},
