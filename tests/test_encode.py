@@ -394,7 +394,8 @@ def test_command_names_a_truncated_image_and_leaves_nothing(
     assert done.returncode == 2
     failed = done.stderr.splitlines()[2:]
     assert len(failed) == 1
-    assert "4.png" in failed[0]
+    assert "sample 4: image 4.png" in failed[0]
+    assert "'vtc check-data SAMPLES --images" in failed[0]
     assert sorted(tmp_path.iterdir()) == before
 
 

@@ -17,11 +17,12 @@ from vtc.model.encode import image_bytes, layout_of, write_encoded
 from vtc.tables.read import read_rows
 from vtc.train import inputs as inputs_module
 from vtc.train.checkpoints import Saving
+from vtc.train.finetune import finetune_runs
 from vtc.train.inputs import Inputs
-from vtc.train.jobs import ProjectorJob
+from vtc.train.jobs import FinetuneJob, ProjectorJob
 from vtc.train.projector import train_projectors
 from vtc.train.relay import Relay
-from vtc.train.settings import PROJECTOR
+from vtc.train.settings import FINETUNE, PROJECTOR
 
 QUICK = PROJECTOR.with_(batch_size=4, accumulate=2, max_steps=3, log_every=1, length_bucket=2)
 
@@ -174,6 +175,28 @@ def test_what_cannot_train_together_is_refused_before_anything_is_written(tiny_w
     with pytest.raises(InputError, match="--weights draws other samples for every seed"):
         train(tiny_world, samples, (4,), tmp_path / "a", mixed, seeds=(0, 1))
     assert not (tmp_path / "a").exists()
+
+
+def test_finetuned_runs_of_several_compressors_share_one_pass(tiny_world, tmp_path):
+    samples = read(tmp_path, tiny_world)
+    starts, _, _ = train(tiny_world, samples, (4,), tmp_path / "a", compressors=BOTH)
+    settings = FINETUNE.with_(batch_size=4, accumulate=1, max_steps=2, log_every=1)
+    said = []
+
+    def finetune(runs, out):
+        with Passes() as passes:
+            job = FinetuneJob(tuple(runs), tmp_path / out)
+            made = finetune_runs(job, Inputs(samples, settings, say=said.append))
+        return made, passes.images
+
+    # avgpool asks for one of the two levels that tokenpacker asks for.
+    together, images = finetune(starts, "b")
+    assert images == 6 + len(together)
+    assert sum("kept in memory" in line for line in said) == 1
+    for start, run in zip(starts, together, strict=True):
+        (alone,), images = finetune([start], f"c-{start.name}")
+        assert images == 6 + 1
+        same_run(run, alone)
 
 
 def test_one_cache_serves_several_compressors(tiny_world, tmp_path):

@@ -1,12 +1,15 @@
 """The step: the loss of the whole model, accumulated as one batch, the same every time."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 from train_samples import build, collator, read
 
-from vtc.errors import VtcError
+from vtc.errors import InputError, VtcError
+from vtc.model.backbones import load_image_processor
+from vtc.train.image_sources import Pixels
 from vtc.train.settings import FINETUNE, PROJECTOR
 from vtc.train.stages import freeze_all_but_compressor, unfreeze_for_finetune
 from vtc.train.trainer import VtcTrainer, fit_model
@@ -153,3 +156,22 @@ def test_pixels_and_features_give_the_same_batches_loss(tiny_world, tmp_path):
         batch = batches([0, 1])
         assert "pixel_values" in batch
         assert abs(float(one.model(**batch).loss - cached)) < 1e-6
+
+
+def test_an_image_that_does_not_open_names_its_sample_and_the_way_out(tiny_world, tmp_path):
+    shutil.copytree(tiny_world.images, tmp_path / "photos/deep")
+    (tmp_path / "photos/deep/3.png").write_bytes(b"\x89PNG\r\n")
+    processor = load_image_processor(tiny_world.encoder)
+
+    def pixels(root):
+        rows = read(tmp_path, tiny_world).rows
+        return Pixels(root, processor, rows)
+
+    with pytest.raises(
+        InputError, match=r"sample 3 \(and 3 more\): image 3\.png .*'vtc check-data"
+    ):
+        pixels(tmp_path / "photos/deep")(["0.png", "3.png"])
+    with pytest.raises(
+        InputError, match=r"sample 0 .*: missing; it stands in .*: give --images .*deep"
+    ):
+        pixels(tmp_path / "photos")(["0.png"])

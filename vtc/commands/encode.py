@@ -70,8 +70,10 @@ def encode(sources, encoder, compressors, levels, images, dtype, pool, out, **fl
         refuse_existing(out, flags["force"])
     named = tuple(filter(None, (compressors or "").split(",")))
     preflight.check_parts(encoder, compressors=named, pool=pool)
-    root, paths = _distinct_images(sources, images)
+    root, rows = _image_users(sources, images)
+    paths = list(dict.fromkeys(image for row in rows for image in row["images"]))
 
+    from vtc.data.image_faults import naming_samples
     from vtc.data.image_modes import with_mode
     from vtc.model.backbones import load_encoder
     from vtc.model.encode import layout_of, pool_layout, requested_levels, write_encoded
@@ -85,7 +87,8 @@ def encode(sources, encoder, compressors, levels, images, dtype, pool, out, **fl
         _check_finished(out, loaded, layout, root, paths)
         console.say(f"{out} is whole already")
         return
-    cost = _cost(loaded, root, paths, layout, Path(out).absolute().parent, flags["batch_size"])
+    with naming_samples(root, rows):
+        cost = _cost(loaded, root, paths, layout, Path(out).absolute().parent, flags["batch_size"])
     for sentence in cost.sentences():
         console.say(sentence)
     settings = {
@@ -105,7 +108,7 @@ def encode(sources, encoder, compressors, levels, images, dtype, pool, out, **fl
         rows = [{"setting": key, "value": value} for key, value in facts.items()]
         console.print_table(rows, ["setting", "value"])
         return
-    with console.progress("encoding images", len(paths)) as advance:
+    with naming_samples(root, rows), console.progress("encoding images", len(paths)) as advance:
         about = footer(settings=settings, inputs=sources)
         write_encoded(
             out, loaded, root, paths, layout,
@@ -141,27 +144,31 @@ def _cost(encoder, root, paths, layout, folder, batch_size):
     return CacheCost(len(paths), size, speed, disk_speed(folder, size))
 
 
-def _distinct_images(sources, images):
-    """The one image root of samples and benchmarks, and their distinct images in order."""
+def _image_users(sources, images):
+    """The one image root of samples and benchmarks, and the rows that name images, in order."""
     from vtc.data.samples import read_samples
     from vtc.errors import InputError
     from vtc.evaluate.benchmark import read_benchmark
     from vtc.evaluate.items import read_items
 
-    roots, paths = {}, {}
+    roots, users = {}, []
     benchmarks = [source for source in sources if str(source).endswith(".toml")]
     tables = [source for source in sources if source not in benchmarks]
     if tables:
         rows, root = read_samples(tables, images)
         roots[root.resolve()] = tables[0]
-        paths.update(dict.fromkeys(image for row in rows for image in row["images"]))
+        users += rows
     for source in benchmarks:
         benchmark = read_benchmark(source, images)
         roots.setdefault(benchmark.images.resolve(), source)
-        paths.update(dict.fromkeys(i for item in read_items(benchmark) for i in item.images))
+        users += [
+            {"sample_id": f"{item.item_id} of {source}", "images": list(item.images)}
+            for item in read_items(benchmark)
+            if item.images
+        ]
     if len(roots) > 1:
         first, second = list(roots.values())[:2]
         raise InputError(f"{first} and {second} have different image roots; give one with --images")
-    if not paths:
+    if not any(row["images"] for row in users):
         raise InputError(f"{', '.join(sources)}: no images to encode")
-    return next(iter(roots)), list(paths)
+    return next(iter(roots)), users

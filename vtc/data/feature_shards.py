@@ -160,7 +160,9 @@ def _hint(staging: Path) -> Iterator[None]:
         if not n_done:
             raise
         kept = f"{n_done} finished shard{'s' * (n_done != 1)} stay in {staging}: --resume goes on"
-        raise InputError(f"{error} ({kept})") from None
+        # The same error: which image it was is told by its type.
+        error.args = (f"{error} ({kept})",)
+        raise
 
 
 def _write_shard(

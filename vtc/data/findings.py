@@ -69,7 +69,7 @@ def too_many_bad(found: Summary, max_bad: float, root: Path, rejects: str | None
     ways = f"see {rejects}" if rejects else "list them with --rejects FILE"
     if found.missing:
         ways += f"; images were sought in {root} (--images)"
-        near = next((p for p in (root.parent, *_folders(root)) if _holds(p, found.missing)), None)
+        near = holding_folder(root, found.missing)
         if near is not None:
             ways += f", but stand in {near}"
     return InputError(
@@ -77,6 +77,11 @@ def too_many_bad(found: Summary, max_bad: float, root: Path, rejects: str | None
         f"more than --max-bad {max_bad:.2%}; the commonest fault: {reason} ({count}); {ways}; "
         "no samples written"
     )
+
+
+def holding_folder(root: Path, missing: Sequence[str]) -> Path | None:
+    """The folder near an image root in which some of the images that it lacks stand."""
+    return next((p for p in (root.parent, *_folders(root)) if _holds(p, missing)), None)
 
 
 def _folders(root: Path) -> list[Path]:

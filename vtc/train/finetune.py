@@ -20,8 +20,9 @@ from vtc.train.inputs import ImageKey, Inputs, Say
 from vtc.train.jobs import FinetuneJob
 from vtc.train.log import Advance
 from vtc.train.places import Place, identity
-from vtc.train.processes import join
+from vtc.train.processes import join, refuse_unshardable
 from vtc.train.settings import StageSettings
+from vtc.train.sharding import loading_device, place
 from vtc.train.stages import add_lora, unfreeze_for_finetune, weight_dtype, what_trains
 from vtc.train.trainer import fit_model
 
@@ -47,6 +48,7 @@ def finetune_runs(
     if inputs.settings.template == "chat" and inputs.settings.chat_template is None:
         for source, _ in plan:
             check_speaks(source)
+    refuse_unshardable(inputs.settings)
     join()
     with locked([folder for _, folder in plan]):
         places = [
@@ -164,15 +166,15 @@ def _encoder_of(source: Path, known: Encoder | None, settings: StageSettings) ->
 
 
 def _load(source: Path, encoder: Encoder | None, settings: StageSettings) -> Run:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     run = load_run(
         source,
         dtype=weight_dtype(settings),
-        device=device,
+        device=loading_device(),
         encoder=encoder,
         four_bit=settings.method == "qlora",
         merge=settings.method == "full" or None,
     )
+    place(run.model)
     run.model.compressor.float()
     run.processor.set_up(settings.image_mode, settings.query_position, settings.chat_template)
     run.model.generation_config = generation_config(run.processor.tokenizer)

@@ -1,7 +1,7 @@
 """What the model reads of an image: pixels, or features of the frozen encoder kept at hand."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vtc.data.features import LevelReader
+from vtc.data.image_faults import naming_samples
 from vtc.data.pixels import load_pixels
 from vtc.model.modeling import VtcForConditionalGeneration
 from vtc.model.tower import patch_states
@@ -17,13 +18,18 @@ from vtc.model.tower import patch_states
 class Pixels:
     """Opens and preprocesses images for every batch; the encoder runs in the model's forward."""
 
-    def __init__(self, root: Path, image_processor: Any):
+    def __init__(self, root: Path, image_processor: Any, rows: Sequence[Mapping[str, Any]] = ()):
         self.root = root
         self.image_processor = image_processor
+        self.rows = rows
 
     def __call__(self, paths: Sequence[str]) -> dict[str, Tensor]:
-        """`pixel_values` [n_images, 3, H, W]; raises ImageFault for one that does not open."""
-        return {"pixel_values": load_pixels(self.root, paths, self.image_processor)}
+        """`pixel_values` [n_images, 3, H, W].
+
+        Raises InputError for one that does not open, naming its sample among `rows`.
+        """
+        with naming_samples(self.root, self.rows):
+            return {"pixel_values": load_pixels(self.root, paths, self.image_processor)}
 
 
 class CachedLevels:
@@ -113,7 +119,7 @@ def encode_in_memory(
 ) -> MemoryLevels:
     """Run the frozen encoder of `model` once over every distinct image, at the given levels.
 
-    Raises ImageFault naming an image that does not open.
+    Raises InputError naming an image that does not open, and its sample.
     """
     distinct = list(dict.fromkeys(paths))
     parts = []

@@ -1,7 +1,7 @@
 """The inputs of a training, prepared once for all runs of a process: tokens and image features."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,8 @@ from vtc.train.relay import Relay
 from vtc.train.settings import StageSettings
 
 Say = Callable[[str], object]
+ImageKey = tuple[str, str, tuple[int, ...]]
+"""The encoder's fingerprint, the hash of the preprocessing, the levels."""
 
 
 @dataclass
@@ -40,10 +42,11 @@ class Inputs:
     features: Path | None = None
     say: Say = lambda line: None
     _tokens: dict[str, InMemory[TokenisedRow]] = field(default_factory=dict)
-    _images: dict[tuple, ImageSource] = field(default_factory=dict)
+    _images: dict[ImageKey, ImageSource] = field(default_factory=dict)
     _stores: dict[tuple, FeatureStore] = field(default_factory=dict)
+    _expected: list[ImageKey] = field(default_factory=list)
     # Of those that train side by side alone, so a copy of these inputs has none.
-    _shared: dict[tuple, ImageSource] = field(default_factory=dict, init=False)
+    _shared: dict[ImageKey, ImageSource] = field(default_factory=dict, init=False)
 
     def lm_collator(
         self, model: VtcForConditionalGeneration, processor: Any, encoder: EncoderSource
@@ -108,14 +111,16 @@ class Inputs:
         that any of them asks for. Raises InputError for a cache that does not fit one of them.
         """
         asked = [(one.model, one.processor, one.encoder) for one in models]
-        kept = {_image_key(*ask): ask for ask in asked if self._kept_in_memory(ask[0])}
-        new = [key for key in kept if key not in self._images]
-        if len(new) > 1:
-            model, processor, _ = kept[new[0]]
-            memory = self._keep(model, processor, sorted({at for key in new for at in key[-1]}))
-            self._images.update({key: memory.of(key[-1]) for key in new})
+        self.expect(_image_key(*ask) for ask in asked)
         for ask in asked:
             self.images(*ask)
+
+    def expect(self, keys: Iterable[ImageKey]) -> None:
+        """Tell of models that will ask for images: the first that does encodes for all of them.
+
+        Of those with its encoder and preprocessing, that is, whose own levels fit in memory.
+        """
+        self._expected = list(keys)
 
     def share_encoder(self, models: Sequence[Assembled], relay: Relay) -> bool:
         """Let several models with one encoder read each batch of images from one pass of it.
@@ -144,24 +149,33 @@ class Inputs:
     ) -> ImageSource:
         if self.features is not None:
             return CachedLevels(self._open_cache(self.features, processor, encoder, levels))
-        if self._kept_in_memory(model):
-            return self._keep(model, processor, levels)
+        if self._kept_in_memory(model, len(levels)):
+            *who, _ = _image_key(model, processor, encoder)
+            alike = {
+                key
+                for key in self._expected
+                if key[:-1] == tuple(who) and self._kept_in_memory(model, len(key[-1]))
+            }
+            union = sorted({*levels, *(level for key in alike for level in key[-1])})
+            memory = self._keep(model, processor, union)
+            self._images.update({key: memory.of(key[-1]) for key in alike - set(self._images)})
+            return memory.of(levels)
         if self._paths:
             size = len(self._paths) * image_bytes(model, len(levels))
             self.say(
                 f"features of {len(self._paths)} images take {size / 1e9:.1f} GB, too much to "
                 "keep: the encoder runs at every step ('vtc encode' runs it once)"
             )
-        return Pixels(self.samples.image_root, processor.image_processor)
+        return self._pixels(processor)
 
     @cached_property
     def _paths(self) -> list[str]:
         return sorted({path for sample in self.samples.rows for path in sample["images"]})
 
-    def _kept_in_memory(self, model: VtcForConditionalGeneration) -> bool:
-        """Whether the features that this model alone asks for are few enough to be kept."""
+    def _kept_in_memory(self, model: VtcForConditionalGeneration, n_levels: int) -> bool:
+        """Whether features of so many levels of this model's encoder are few enough to be kept."""
         n_images = len(self._paths) if self.features is None else 0
-        size = n_images * image_bytes(model, len(model.compressor.request.levels))
+        size = n_images * image_bytes(model, n_levels)
         return 0 < size <= MEMORY_LIMIT
 
     def _keep(
@@ -169,8 +183,10 @@ class Inputs:
     ) -> MemoryLevels:
         size = len(self._paths) * image_bytes(model, len(levels))
         self.say(f"encoding {len(self._paths)} images once ({size / 1e6:.1f} MB kept in memory)")
-        pixels = Pixels(self.samples.image_root, processor.image_processor)
-        return encode_in_memory(model, pixels, self._paths, levels)
+        return encode_in_memory(model, self._pixels(processor), self._paths, levels)
+
+    def _pixels(self, processor: Any) -> Pixels:
+        return Pixels(self.samples.image_root, processor.image_processor, self.samples.rows)
 
     def _open_cache(
         self, folder: Path, processor: Any, encoder: EncoderSource, levels: Sequence[int]
@@ -197,7 +213,9 @@ class Inputs:
         return store
 
 
-def _image_key(model: VtcForConditionalGeneration, processor: Any, encoder: EncoderSource) -> tuple:
+def _image_key(
+    model: VtcForConditionalGeneration, processor: Any, encoder: EncoderSource
+) -> ImageKey:
     """What two models must have in common to read the same features."""
     preprocessing = preprocessing_hash(processor.image_processor)
     return encoder.fingerprint, preprocessing, model.compressor.request.levels
