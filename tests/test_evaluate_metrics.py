@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vtc.errors import InputError
-from vtc.evaluate import metrics
+from vtc.evaluate import metrics, texts
 from vtc.evaluate.answers import normalise
 
 TEXTS = st.text(max_size=20)
@@ -17,12 +17,12 @@ REFERENCES = st.lists(TEXTS, min_size=1, max_size=10)
     [("yes.", "yes", 1), ("the left", "left", 0), ("t-shirt", "tshirt", 1), ("two", "2", 0)],
 )
 def test_exact_match_golden(prediction, reference, score):
-    assert metrics.exact_match(prediction, [reference]).score == score
+    assert texts.exact_match(prediction, [reference]).score == score
 
 
 def test_exact_match_of_punctuation_alone():
-    assert metrics.exact_match("", ["-"]).score == 0
-    assert metrics.exact_match(" - ", ["-"]).score == 1
+    assert texts.exact_match("", ["-"]).score == 0
+    assert texts.exact_match(" - ", ["-"]).score == 1
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_exact_match_of_punctuation_alone():
     ],
 )
 def test_relaxed_golden(prediction, reference, right):
-    assert metrics.relaxed(prediction, [reference]).score == right
+    assert texts.relaxed(prediction, [reference]).score == right
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_relaxed_golden(prediction, reference, right):
     ],
 )
 def test_anls_golden(references, prediction, score):
-    assert metrics.anls(prediction, references).score == score
+    assert texts.anls(prediction, references).score == score
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_vqa_normaliser_golden(answer, normal):
 @pytest.mark.parametrize(("agree", "score"), [(0, 0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1), (9, 1)])
 def test_vqa_agreement(agree, score):
     references = ["The Dog."] * agree + [f"cat{n}" for n in range(10 - agree)]
-    assert metrics.vqa("dog", references).score == pytest.approx(score)
+    assert texts.vqa("dog", references).score == pytest.approx(score)
 
 
 @pytest.mark.parametrize("name", metrics.METRICS)
@@ -97,7 +97,7 @@ def test_a_score_is_a_share_and_the_order_of_references_is_nothing(name, predict
     assert found == score(prediction, metrics.Truth(references[::-1]))
 
 
-@pytest.mark.parametrize("name", metrics.METRICS)
+@pytest.mark.parametrize("name", ["exact_match", "relaxed", "anls", "vqa", "vqav2"])
 @given(answer=TEXTS)
 def test_the_reference_itself_is_right(name, answer):
     metric = metrics.METRICS[name]
@@ -115,7 +115,7 @@ def test_one_more_reference_never_lowers_the_score(name, prediction, references,
 
 @given(TEXTS, TEXTS, TEXTS)
 def test_levenshtein_is_a_distance(a, b, c):
-    distance = metrics.levenshtein
+    distance = texts.levenshtein
     assert distance(a, b) == distance(b, a) <= max(len(a), len(b))
     assert (distance(a, b) == 0) == (a == b)
     assert distance(a, c) <= distance(a, b) + distance(b, c)

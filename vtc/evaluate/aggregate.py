@@ -28,15 +28,16 @@ SHARED = (
 """What the rows of a run and benchmark share; the rest of a scores row is computed."""
 
 
-def score_item(row: Mapping[str, Any]) -> dict[str, Any]:
+def score_item(row: Mapping[str, Any], compat: bool = False) -> dict[str, Any]:
     """The row of a prediction with `parsed`, `score` and `parser` of its metric, anew.
 
-    A row with a `fault` (its image did not open) scores 0, whatever its text.
+    White space around a prediction is no part of it. A row with a `fault` (its image did not open)
+    scores 0, whatever its text. `compat`: as lmms-eval scores, also where it is wrong.
     """
     metric = metrics.get(row["metric"], f"item {row['item_id']} of {row['benchmark']}")
-    found = metric.score(row["prediction"], truth_of(row))
+    found = metric.scorer(compat)(row["prediction"].strip(), truth_of(row))
     score = 0.0 if row.get("fault") else found.score
-    return {**row, "parsed": found.parsed, "score": score, "parser": metric.parser}
+    return {**row, "parsed": found.parsed, "score": score, "parser": metric.parser_name(compat)}
 
 
 def truth_of(row: Mapping[str, Any]) -> metrics.Truth:
@@ -54,16 +55,21 @@ def truth_of(row: Mapping[str, Any]) -> metrics.Truth:
     return metrics.Truth(row["references"], choices, row.get("category"), facts)
 
 
-def aggregate(predictions: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def aggregate(
+    predictions: Iterable[Mapping[str, Any]], compat: bool = False, incomplete: bool = False
+) -> list[dict[str, Any]]:
     """Scores rows from scored predictions, in the order of their first appearance.
 
-    Raises InputError if an item stands twice in a run's benchmark, or if rows of one run disagree
-    on what the run is.
+    The score is the mean over the items, or what the benchmark makes of them (MME's points, POPE's
+    F1, MMBench's circles); its standard error is clustered by image, by the delta method.
+    `incomplete` lets pairs and circles pass of which rows are missing.
+    Raises InputError if an item stands twice in a run's benchmark, if rows of one run disagree on
+    what the run is, and for incomplete pairs or circles.
     """
     groups: dict[tuple, list[Mapping[str, Any]]] = defaultdict(list)
     for row in predictions:
         groups[row["run_id"], row["benchmark"], row["visual_tokens"]].append(row)
-    return [_scores_row(rows) for rows in groups.values()]
+    return [_scores_row(rows, compat, incomplete) for rows in groups.values()]
 
 
 def clustered_stderr(scores: Sequence[float], clusters: Sequence[str]) -> float | None:
@@ -73,27 +79,42 @@ def clustered_stderr(scores: Sequence[float], clusters: Sequence[str]) -> float 
     with an image an item it is the usual standard error. None with a single cluster.
     """
     mean = math.fsum(scores) / len(scores)
-    residuals: dict[str, float] = defaultdict(float)
-    for score, cluster in zip(scores, clusters, strict=True):
-        residuals[cluster] += score - mean
-    n_clusters = len(residuals)
+    return clustered([(score - mean) / len(scores) for score in scores], clusters)
+
+
+def clustered(influences: Sequence[float], clusters: Sequence[str]) -> float | None:
+    """Standard error of an estimate from what each item moves it by, items in clusters.
+
+    sqrt(G / (G - 1) sum_g (sum_i in g u_i)^2) for influences u_i and G clusters (CR1); None with a
+    single cluster.
+    """
+    sums: dict[str, float] = defaultdict(float)
+    for influence, cluster in zip(influences, clusters, strict=True):
+        sums[cluster] += influence
+    n_clusters = len(sums)
     if n_clusters < 2:
         return None
-    squares = math.fsum(residual**2 for residual in residuals.values())
-    return math.sqrt(n_clusters / (n_clusters - 1) * squares) / len(scores)
+    squares = math.fsum(influence**2 for influence in sums.values())
+    return math.sqrt(n_clusters / (n_clusters - 1) * squares)
 
 
-def _scores_row(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _scores_row(
+    rows: Sequence[Mapping[str, Any]], compat: bool, incomplete: bool
+) -> dict[str, Any]:
     first = rows[0]
     _check_group(rows)
-    scores = [row["score"] for row in rows]
-    mean = math.fsum(scores) / len(scores)
+    where = f"run {first['run_id']}, benchmark {first['benchmark']}"
+    metric = metrics.get(first["metric"], where)
+    lacking = None if incomplete else metric.incomplete(rows)
+    if lacking:
+        raise InputError(f"{where}: {lacking}; score it all the same with --incomplete")
+    total = metric.summer(compat)(rows)
     return {
         **{name: first.get(name) for name in SHARED},
-        "score": mean,
-        "error": 1 - mean,
+        "score": total.score,
+        "error": 1 - total.score,
         "n_items": len(rows),
-        "stderr": clustered_stderr(scores, [row["image_id"] for row in rows]),
+        "stderr": clustered(total.influences, [row["image_id"] for row in rows]),
         "parser": first.get("parser"),
     }
 

@@ -1,12 +1,16 @@
 """The answer normaliser of the VQA family of benchmarks (VQAv2, TextVQA, VizWiz)."""
 
 import re
+from functools import lru_cache
 
+_CACHED = 1 << 16  # Answers repeat ("yes"): of 200,000 VQAv2 questions nine in ten are not new.
 _MARKS = ';/[]"{}()=+\\_-><@`,?!'
 _DIGIT_COMMA_DIGIT = re.compile(r"\d,\d")
 # The official expression means to spare dots after a digit but has its look-behind mistyped, so
-# every dot that no digit follows goes; published scores are made with it, so it stays.
+# every dot that no digit follows goes; published scores are made with it, so it stays. So does the
+# number of dots deleted: a flag was passed in the place of the count.
 _DOT = re.compile(r"\.(?!\d)")
+_MOST_DOTS = int(re.UNICODE)
 _ARTICLES = frozenset(("a", "an", "the"))
 _TEN = "zero one two three four five six seven eight nine ten"
 _NUMBERS = {"none": "0", **{word: str(value) for value, word in enumerate(_TEN.split())}}
@@ -38,6 +42,7 @@ _CONTRACTIONS = {
 }
 
 
+@lru_cache(_CACHED)
 def normalise(answer: str) -> str:
     """An answer in the normal form of the VQA family (the EvalAI answer processor).
 
@@ -45,7 +50,16 @@ def normalise(answer: str) -> str:
     dropped; contractions with their apostrophes.
     """
     text = answer.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
-    text = text.replace("\n", " ").replace("\t", " ").strip()
+    return normalise_v2(text)
+
+
+@lru_cache(_CACHED)
+def normalise_v2(answer: str) -> str:
+    """An answer in the normal form of VQAv2's own script.
+
+    As `normalise`, but "'s", commas and question marks are punctuation like any other.
+    """
+    text = answer.replace("\n", " ").replace("\t", " ").strip()
     words = _without_punctuation(text).lower().split()
     numbered = (_NUMBERS.get(word, word) for word in words)
     kept = (word for word in numbered if word not in _ARTICLES)
@@ -60,4 +74,4 @@ def _without_punctuation(text: str) -> str:
         if mark in text:
             touches = f"{mark} " in text or f" {mark}" in text
             out = out.replace(mark, "" if touches or delete_all else " ")
-    return _DOT.sub("", out)
+    return _DOT.sub("", out, count=_MOST_DOTS)
