@@ -13,13 +13,19 @@ CHATML = (
 )
 
 
-def make_world(root: Path, vocabulary: int, n_samples: int, width: int = 128) -> None:
+def make_world(
+    root: Path,
+    vocabulary: int,
+    n_samples: int,
+    width: int = 128,
+    encoder: tuple[int, int] = (4, 64),
+) -> None:
     """An encoder of 24x24 patches, an LLM with so many embedding rows, JPEGs, and two JSON files.
 
-    The LLM has 4 layers of the given width, the encoder 4 of half of it: about LLaVA's proportion.
-    Captions have 8 to 24 words; dialogues 1 to 3 turns, questions 5 to 40 words, answers 1 to 40.
+    The LLM has 4 layers of the given width, the encoder (layers, width) of its own. Captions have
+    8 to 24 words; dialogues 1 to 3 turns, questions 5 to 40 words, answers 1 to 40.
     """
-    _make_encoder(root / "encoder", width // 2)
+    _make_encoder(root / "encoder", *encoder)
     _make_llm(root / "llm", vocabulary, width)
     _make_images(root / "images", n_samples)
     random = np.random.default_rng(0)
@@ -40,7 +46,7 @@ def make_world(root: Path, vocabulary: int, n_samples: int, width: int = 128) ->
         (root / f"{name}.json").write_text(json.dumps(rows))
 
 
-def _make_encoder(folder: Path, width: int) -> None:
+def _make_encoder(folder: Path, n_layers: int, width: int) -> None:
     import torch
     from transformers import CLIPVisionConfig, CLIPVisionModel
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -48,8 +54,9 @@ def _make_encoder(folder: Path, width: int) -> None:
     torch.manual_seed(0)
     side = GRID * PATCH
     config = CLIPVisionConfig(
-        hidden_size=width, intermediate_size=4 * width, num_hidden_layers=4, projection_dim=width,
-        num_attention_heads=max(1, width // 32), image_size=side, patch_size=PATCH,
+        hidden_size=width, intermediate_size=4 * width, projection_dim=width,
+        num_hidden_layers=n_layers, num_attention_heads=max(1, width // 32),
+        image_size=side, patch_size=PATCH,
     )  # fmt: skip
     CLIPVisionModel(config).save_pretrained(folder)
     size = {"height": side, "width": side}

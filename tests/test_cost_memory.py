@@ -14,6 +14,7 @@ from vtc.compress.registry import build
 from vtc.compress.statement import statement
 from vtc.cost import memory as costs
 from vtc.cost.memory import CompressorCost, Setup, StepShape, training_memory
+from vtc.model import head_loss
 
 ROWS, TOKENS = 2, 24
 SIZES = {
@@ -134,11 +135,24 @@ def test_stage_1_holds_states_of_the_compressors_alone():
     assert held.optimizer == 8 * 2 * PACKER.n_params
 
 
-def test_logits_cost_twelve_bytes_a_supervised_position():
-    setup = Setup("nothing", checkpointing=True, gpu=False)
-    more = replace(STEP, supervised=700)
-    grown = (
-        training_memory(LLM, CLIP, PACKER, setup, more).activations
-        - training_memory(LLM, CLIP, PACKER, setup, replace(STEP, supervised=600)).activations
-    )
-    assert grown == 12 * LLM.vocab_size * 100 * STEP.rows
+def of_positions(supervised: int, gpu=False) -> int:
+    setup = Setup("nothing", checkpointing=True, gpu=gpu)
+    step = StepShape(rows=1, tokens=1, supervised=supervised, images=0)
+    # What a layer holds comes in another moment than the loss.
+    thin = replace(LLM, n_layers=1, intermediate_size=16, hidden_size=16)
+    return training_memory(thin, CLIP, PACKER, setup, step).activations
+
+
+def test_few_logits_cost_twelve_bytes_and_many_a_chunk():
+    vocabulary = LLM.vocab_size
+    few = costs._MANY_LOGITS // vocabulary
+    assert of_positions(few) - of_positions(few // 2) == 12 * vocabulary * (few - few // 2)
+    # Logits and log-softmax of the rows of a chunk, however many positions there are.
+    chunk = 48 * 2**20 // (4 * vocabulary)
+    assert of_positions(10 * chunk) == of_positions(20 * chunk)
+    assert of_positions(few) < of_positions(chunk) <= of_positions(10 * chunk)
+    assert of_positions(20_000, gpu=True) > 2 * of_positions(20_000)
+
+
+def test_the_chunks_are_those_of_the_loss():
+    assert (costs._MANY_LOGITS, costs._CHUNK_BYTES) == (head_loss._WORTH_IT, head_loss._CHUNK_BYTES)

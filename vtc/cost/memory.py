@@ -17,6 +17,9 @@ NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 _STATES = {"adamw": 8.0, "adamw-8bit": 2.0 + 2 * 4 / 256, "paged-adamw-8bit": 0.0}
 # At a supervised position: logits, their fp32 copy's log-softmax, and its gradient.
 _LOGIT_BYTES = 12
+# Many logits are made in chunks (model.head_loss), which become their gradients in place.
+_MANY_LOGITS = 2**22
+_CHUNK_BYTES = {"cpu": 48 * 2**20, "cuda": 256 * 2**20}
 # CUDA's context, cuBLAS' workspaces and the allocator's slack.
 _CUDA_BYTES = int(1.2 * 2**30)
 _FRAGMENTS = 0.05
@@ -159,7 +162,7 @@ def _activation_bytes(
     working = 2 * a * (llm.hidden_size + llm.intermediate_size) * tokens
     if setup.eager:
         working += 8 * llm.n_heads * step.tokens * tokens
-    logits = _LOGIT_BYTES * llm.vocab_size * step.supervised * step.rows
+    logits = _loss_bytes(llm.vocab_size, step.supervised * step.rows, setup)
     if setup.checkpointing:
         held = _residual_bytes(setup) * llm.hidden_size * tokens * llm.n_layers
         working += kept
@@ -168,7 +171,19 @@ def _activation_bytes(
     compressed = compressor.saved_bytes * step.images * a / 4
     embedded = _residual_bytes(setup) * llm.hidden_size * tokens
     encoded = _encoder_bytes(encoder, setup) * step.images if step.encodes else 0
-    return max(encoded, compressed + embedded + held + max(logits, working))
+    # The head's gradient comes first, and waits for the embeddings' where the two are one.
+    waiting = 4 * llm.n_head if setup.trains == "full" else 0
+    return max(encoded, compressed + embedded + held + max(logits, working) + waiting)
+
+
+def _loss_bytes(vocabulary: int, positions: int, setup: Setup) -> float:
+    """What the loss of so many supervised positions holds beside the gradients."""
+    if positions * vocabulary < _MANY_LOGITS:
+        return _LOGIT_BYTES * vocabulary * positions
+    rows = max(16, _CHUNK_BYTES["cuda" if setup.gpu else "cpu"] // (4 * vocabulary))
+    # In fp32, and beside it in the type of the products if that is another.
+    each = 4 if setup.compute_bytes == 4 else 4 + setup.compute_bytes
+    return each * vocabulary * min(positions, rows)
 
 
 def _residual_bytes(setup: Setup) -> int:

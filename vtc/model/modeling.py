@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForImageTextToText
 from transformers.initialization import guard_torch_init_functions
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_utils import slice_logits_to_keep
 from transformers.models.llava.modeling_llava import (
     LlavaCausalLMOutputWithPast,
     LlavaForConditionalGeneration,
@@ -21,6 +22,7 @@ from vtc.compress.registry import build
 from vtc.errors import VtcError
 from vtc.model.config import VtcConfig
 from vtc.model.four_bit import KEPT, is_four_bit, settle
+from vtc.model.head_loss import head_loss, is_worth_it
 from vtc.model.tower import grid_of, patch_states
 
 
@@ -211,7 +213,32 @@ class VtcForConditionalGeneration(VtcPreTrainedModel, LlavaForConditionalGenerat
 
         `vision_levels` [n_images, n_levels, N, D] are cached features in place of `pixel_values`:
         the levels that the compressor asks for, ascending, images in order of appearance.
+
+        A training step whose batch names its targets (`shift_labels`, one for each position of the
+        mask `logits_to_keep`) and whose logits would be large has a loss and no logits.
         """
+        targets = kwargs.get("shift_labels")
+        if (
+            targets is not None
+            and self.training
+            and torch.is_grad_enabled()
+            and is_worth_it(self.lm_head, targets.numel())
+        ):
+            outputs = self.model(
+                input_ids=input_ids,
+                pixel_values=pixel_values,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                inputs_embeds=inputs_embeds,
+                mm_encoder_outputs=mm_encoder_outputs,
+                vision_levels=vision_levels,
+                **kwargs,
+            )
+            states = slice_logits_to_keep(outputs[0], logits_to_keep).flatten(0, -2)
+            n_items = kwargs.get("num_items_in_batch")
+            loss = head_loss(states, self.lm_head.weight, targets.flatten(), n_items)
+            return LlavaCausalLMOutputWithPast(loss=loss)  # type: ignore[arg-type]
         return super().forward(
             input_ids=input_ids,  # type: ignore[arg-type]
             pixel_values=pixel_values,
