@@ -43,6 +43,7 @@ def test_the_head_of_a_table_without_what_is_the_same_everywhere(log):
     assert lines[0].split() == ["step", "epoch", "loss", "samples_seen", "supervised_tokens"]
     assert "train_log v1" in done.stderr
     assert "20 rows" in done.stderr
+    assert "10 more rows: -n 20 shows all" in done.stderr
     assert "the same in every row: learning_rate=0.001, grad_norm=-, seconds=0.5" in done.stderr
 
 
@@ -62,7 +63,7 @@ def test_conversion_keeps_all_rows(log, tmp_path):
 
 
 def test_columns_are_described_and_the_footer_shown(log):
-    described = vtc(log, "--describe", "-n", 100).stdout
+    described = vtc(log, "--describe").stdout
     assert "mean loss a supervised token since the last row" in described
     assert "nats" in described
     found = json.loads(vtc(log, "--footer").stdout)
@@ -73,7 +74,8 @@ def test_folders_show_their_manifest(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     assert "no run, features or world, or unfinished" in vtc(run).stderr
-    manifest = {"run_id": "r1", "stage": "projector", "llm": {"name": "tiny", "n_params": 10}}
+    shapes = {f"width_{number}": number for number in range(12)}
+    manifest = {"run_id": "r1", "stage": "projector", "llm": {"name": "tiny", **shapes}}
     (run / "manifest.json").write_text(json.dumps({**manifest, "footer": {"seed": 3}}))
     done = vtc(run)
     assert "a run, stage projector" in done.stderr
@@ -81,7 +83,7 @@ def test_folders_show_their_manifest(tmp_path):
         ["run_id", "r1"],
         ["stage", "projector"],
         ["llm.name", "tiny"],
-        ["llm.n_params", "10"],
+        *([f"llm.{name}", str(value)] for name, value in shapes.items()),
     ]
     assert json.loads(vtc(run, "--footer").stdout) == {"seed": 3}
     (run / "manifest.json").write_text('{"run_id": ')

@@ -217,7 +217,10 @@ def test_two_encodings_into_one_folder_are_refused(tmp_path: Path):
     plan = plan_of(tmp_path, list("ab"))
 
     def meanwhile(images):
-        with pytest.raises(InputError, match="another process is encoding into it"):
+        with pytest.raises(
+            InputError,
+            match=f"f.encoding is being written by process {os.getpid()} on .*another -o",
+        ):
             write_features(tmp_path / "f", plan, ones)
         yield from ones(images)
 

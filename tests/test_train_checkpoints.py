@@ -164,11 +164,24 @@ def test_what_a_killed_process_left_is_swept(tiny_world, samples, tmp_path):
 def test_difference_names_nested_new_and_lost_settings():
     begun = {"settings": {"lora": {"r": 4}, "old": 1}, "data": ["a"]}
     assert difference(begun, begun) is None
-    assert difference(begun, {**begun, "data": ["b"]}) == "data = ['a'], not ['b']"
+    assert difference(begun, {**begun, "files": ["other/name.json"]}) is None
+    assert difference({"encoder": "3f"}, {"encoder": "4a"}) == "another encoder"
     now = {"settings": {"lora": {"r": 8}, "old": 1}, "data": ["a"]}
     assert difference(begun, now) == "settings.lora.r = 4, not 8"
     now = {"settings": {"lora": {"r": 4}}, "data": ["a"]}
     assert difference(begun, now) == "settings.old = 1, not None"
+
+
+def test_other_data_is_told_by_name_number_or_content():
+    begun = {"data": ["3f"], "files": ["old/a.json"], "samples": 12}
+    other = {"data": ["4a"], "files": ["new/b.json"], "samples": 6}
+    assert difference(begun, other) == "other data (a.json: 12 samples), not b.json: 6 samples"
+    changed = {**begun, "data": ["4a"]}
+    assert difference(begun, changed) == "another content of a.json: 12 samples than there is now"
+    # A checkpoint of a version that kept no names.
+    unnamed = {"data": ["3f"], "samples": 12}
+    assert difference(unnamed, other).startswith("other data (files of unknown name: 12 samples)")
+    assert difference(unnamed, begun) is None
 
 
 def test_only_one_process_trains_a_run(tiny_world, samples, tmp_path):

@@ -2,27 +2,43 @@
 
 import click
 
-from vtc.commands import options
+from vtc.commands import answers, options
 
 
 @click.command("show")
 @click.argument("artifact", type=click.Path(allow_dash=True))
 @click.option(
-    "-n", "--rows", type=click.IntRange(1), help="Rows shown. [default: 10 as a table, else all]"
+    "-n",
+    "--rows",
+    type=click.IntRange(1),
+    help="Rows shown. [default: 10 of a table on the screen, else all]",
 )
 @click.option("--columns", help="Columns shown, such as run_id,score. [default: those that differ]")
 @click.option("--describe", is_flag=True, help="Show the columns: type, unit, meaning.")
 @click.option("--footer", "footer_only", is_flag=True, help="Show what made it, as JSON.")
+@click.option("--wrong", is_flag=True, help="Of predictions, print wrong answers for reading.")
+@click.option("--benchmark", help="Only the rows of this benchmark.")
+@click.option("--run", "run_id", help="Only the rows of this run, by its run_id.")
+@click.option("--sheet", help="Draw answers with their images too: a .png, .svg or .pdf file.")
+@click.option(
+    "--images", help="Image root of the sheet. [default: that of the benchmarks' own files]"
+)
 @options.output
-def show(artifact, rows, columns, describe, footer_only, out, fmt, force) -> None:
+def show(
+    artifact, rows, columns, describe, footer_only, wrong, benchmark, run_id, sheet, images,
+    out, fmt, force,
+) -> None:  # fmt: skip
     """Show a table, a run, a folder of features or a lab world; convert a table.
 
     ARTIFACT is a table (Parquet, CSV, JSON lines, `-` for stdin) or a folder that a command wrote.
     As a table for the screen, columns that are the same in every row are said once, on stderr.
+    Of predictions, --wrong prints question, answer and truth of wrong answers, in turn from each
+    run and benchmark, and --sheet draws the pictures with them.
 
     \b
     Example:
       vtc show scores.parquet --columns backbone,visual_tokens,score
+      vtc show predictions.parquet --wrong -n 12 --sheet wrong.png
       vtc show runs/tokenpacker-v16
       vtc show law.parquet --format csv -o law.csv
     """
@@ -41,10 +57,22 @@ def show(artifact, rows, columns, describe, footer_only, out, fmt, force) -> Non
         click.echo(inspect.footer_json(found))
         return
     console.say(found.summary)
+    if benchmark or run_id:
+        from vtc.evaluate.looking import filtered
+
+        found = found._replace(rows=filtered(found.rows, artifact, run_id, benchmark))
+    if sheet or (wrong and chosen == "table"):
+        answers.show(found, artifact, rows, wrong, sheet, images, force)
+        return
+    if wrong:
+        from vtc.evaluate.looking import choose
+
+        found = found._replace(rows=choose(found.rows, artifact, rows or len(found.rows), True))
     if describe:
         found = inspect.description(found)
     names = inspect.choose_columns(found, columns)
-    shown = found.rows[: rows or (10 if chosen == "table" else None)]
+    whole = chosen != "table" or inspect.is_description(found)
+    shown = found.rows[: rows or (None if whole else 10)]
     if chosen == "table" and columns is None:
         names, same = inspect.split_constant(found.rows, names)
         if same:
@@ -52,4 +80,7 @@ def show(artifact, rows, columns, describe, footer_only, out, fmt, force) -> Non
             console.say(f"the same in every row: {cells}")
     spec = inspect.part_of(found.spec, names)
     picked = [{name: row.get(name) for name in names} for row in shown]
+    if rows is None and len(shown) < len(found.rows):
+        left = len(found.rows) - len(shown)
+        console.say(f"{left} more row{'s' * (left != 1)}: -n {len(found.rows)} shows all")
     options.emit(picked, spec, out, fmt, force, footer=found.footer)

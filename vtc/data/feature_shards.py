@@ -4,7 +4,6 @@
 and every finished shard stands there with its own table of images.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -22,6 +21,7 @@ from vtc.data.features import DTYPES, INDEX, MANIFEST, VERSION, Layout, checksum
 from vtc.data.image_files import FileId, file_id, list_hash
 from vtc.errors import InputError
 from vtc.tables.atomic import refuse_existing, replacing
+from vtc.tables.lock import Held, sign, take
 
 SHARD_BYTES = 512 << 20
 """What a shard holds at most, if it is not told otherwise."""
@@ -101,16 +101,19 @@ def finished_images(folder: str | Path, plan: Plan) -> int:
 def _locked(staging: Path) -> Iterator[None]:
     """Hold the folder of an encoding; without a finished shard it goes when left."""
     staging.mkdir(exist_ok=True)
-    with open(staging / LOCK, "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"{staging}: another process is encoding into it") from None
-        try:
-            yield
-        finally:
-            if staging.is_dir() and not list(staging.glob("shard-*.json")):
-                shutil.rmtree(staging)
+    try:
+        descriptor = take(staging / LOCK)
+    except Held as holder:
+        raise InputError(
+            f"{staging} is being written by {holder}; wait for it, or give another -o"
+        ) from None
+    try:
+        sign(descriptor)
+        yield
+    finally:
+        if staging.is_dir() and not list(staging.glob("shard-*.json")):
+            shutil.rmtree(staging)
+        os.close(descriptor)
 
 
 def _begin(staging: Path, plan: Plan, *, force: bool, resume: bool) -> None:

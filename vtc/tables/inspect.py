@@ -85,6 +85,11 @@ def open_folder(path: str | Path) -> Artifact:
     return Artifact(rows, _KEYS, footer, f"{path}: {_kind(manifest, file)}")
 
 
+def is_description(found: Artifact) -> bool:
+    """Whether the rows say what a folder or a table is: then all of them matter."""
+    return found.spec in (_KEYS, _DESCRIPTION)
+
+
 def description(found: Artifact) -> Artifact:
     """The columns of an artifact, a row each."""
     rows = [

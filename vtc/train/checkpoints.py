@@ -150,12 +150,37 @@ class Checkpoints:
 
 
 def difference(begun: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """The first setting that differs, as words; None if all are the same. Both as from JSON."""
+    """The first setting that differs, as words; None if all are the same. Both as from JSON.
+
+    Hashes are not shown: what they are of is named. `files`, the names of the data, may differ.
+    """
     old, new = _flat(begun), _flat(now)
     for name in [*new, *(name for name in old if name not in new)]:
-        if old.get(name) != new.get(name):
+        if name != "files" and old.get(name) != new.get(name):
+            if name == "data":
+                return _other_data(begun, now)
+            if name in _FINGERPRINTS:
+                return f"another {_FINGERPRINTS[name]}"
             return f"{name} = {_brief(old.get(name))}, not {_brief(new.get(name))}"
     return None
+
+
+_FINGERPRINTS = {"encoder": "encoder", "llm": "LLM"}
+
+
+def _other_data(begun: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """How the files of two trainings differ: by name, by number of samples, or by content."""
+    old, new = _data_in_words(begun), _data_in_words(now)
+    if old == new:
+        return f"another content of {new} than there is now"
+    return f"other data ({old}), not {new}"
+
+
+def _data_in_words(identity: Mapping[str, Any]) -> str:
+    names = [str(name).rsplit("/", 1)[-1] for name in identity.get("files", ())]
+    named = _brief(", ".join(names)) if names else "files of unknown name"
+    count = identity.get("samples")
+    return named if count is None else f"{named}: {count} samples"
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

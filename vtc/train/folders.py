@@ -4,20 +4,15 @@
 holds the lock and the checkpoints. Light: no torch, so that a second process is refused at once.
 """
 
-import fcntl
-import json
 import os
 import shutil
-import socket
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from vtc.errors import InputError
 from vtc.tables.atomic import sweep
+from vtc.tables.lock import Held, sign, take
 from vtc.train.processes import is_first
 
 LOCK = "lock"
@@ -81,20 +76,15 @@ def _take(folder: Path, run: Path) -> int:
     while True:
         folder.mkdir(exist_ok=True)
         try:
-            descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = take(folder / LOCK)
         except FileNotFoundError:
             continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = _holder(descriptor)
-            os.close(descriptor)
+        except Held as holder:
             raise InputError(
                 f"run {run} is being trained by {holder}; wait for it, or give another -o"
             ) from None
         if _still_there(folder / LOCK, descriptor):
-            os.truncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(_about_us()).encode(), 0)
+            sign(descriptor)
             return descriptor
         # The process before us finished, and took the folder away, between open and lock.
         os.close(descriptor)
@@ -105,20 +95,3 @@ def _still_there(path: Path, descriptor: int) -> bool:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except FileNotFoundError:
         return False
-
-
-def _about_us() -> dict[str, Any]:
-    return {
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "since": datetime.now().isoformat(sep=" ", timespec="seconds"),
-        "command": ["vtc", *sys.argv[1:]],
-    }
-
-
-def _holder(descriptor: int) -> str:
-    try:
-        about = json.loads(os.pread(descriptor, 1 << 16, 0))
-        return f"process {about['pid']} on {about['host']} since {about['since']}"
-    except (ValueError, KeyError, TypeError):
-        return "another process"

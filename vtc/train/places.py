@@ -100,7 +100,16 @@ def _writing(what: str, way_out: str) -> Iterator[None]:
         raise VtcError(f"{what} could not be written ({why}); {way_out}") from error
 
 
-_IN_MANIFEST = ("settings", "data", "encoder", "llm", "compressor", "visual_tokens", "parent")
+_IN_MANIFEST = (
+    "settings",
+    "data",
+    "files",
+    "encoder",
+    "llm",
+    "compressor",
+    "visual_tokens",
+    "parent",
+)
 
 
 def identity(
@@ -122,6 +131,7 @@ def identity(
     return {
         "settings": settings.as_dict(),
         "data": _data(footer),
+        "files": _files(footer),
         "samples": len(samples),
         "encoder": encoder,
         "llm": llm,
@@ -139,6 +149,7 @@ def _identity_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "settings": about.get("settings") or {},
         "data": _data(about),
+        "files": _files(about),
         "encoder": manifest["encoder"]["fingerprint"],
         "llm": manifest["llm"]["fingerprint"],
         "compressor": manifest["compressor"],
@@ -149,3 +160,7 @@ def _identity_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 def _data(footer: Mapping[str, Any] | None) -> list[str]:
     return [entry["sha256"] for entry in (footer or {}).get("inputs", ())]
+
+
+def _files(footer: Mapping[str, Any] | None) -> list[str]:
+    return [entry["path"] for entry in (footer or {}).get("inputs", ())]
