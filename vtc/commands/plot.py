@@ -12,6 +12,7 @@ def plot():
     \b
     Example:
       vtc plot law scores.parquet --law law.parquet -o law.png
+      vtc plot scores scores.parquet -o scores.png
     """
 
 
@@ -80,3 +81,37 @@ def train(runs, out, force):
 
     style.save(draw(read_logs(runs)), out, force)
     console.say(f"wrote {out} ({len(runs)} run{'s' * (len(runs) != 1)})")
+
+
+@plot.command()
+@click.argument("tables", metavar="TABLE...", nargs=-1, required=True, type=click.Path())
+@click.option("--benchmark", "benchmarks", multiple=True, help="Draw this one only (repeatable).")
+@click.option("--run", "runs", multiple=True, help="Draw this run_id only (repeatable).")
+@click.option("-o", "--out", required=True, help="Figure file: .png, .svg or .pdf.")
+@click.option("--force", is_flag=True, help="Overwrite a figure that exists.")
+@options.config
+def scores(tables, benchmarks, runs, out, force):
+    """Scores against V, a panel a benchmark, a line an LLM, with intervals and chance.
+
+    TABLE is a scores table of `vtc score` or `vtc eval`, or a predictions table, whose scores are
+    added up first.
+
+    \b
+    Example:
+      vtc plot scores scores.parquet -o scores.png
+      vtc plot scores predictions.parquet --benchmark textvqa -o textvqa.png
+    """
+    from vtc import console
+    from vtc.evaluate.looking import score_rows
+    from vtc.figures.panel import file_format
+    from vtc.tables.atomic import refuse_existing
+
+    file_format(out)
+    refuse_existing(out, force)
+    rows = score_rows(tables, runs, benchmarks)
+
+    from vtc.figures import style
+    from vtc.figures.scores import draw
+
+    style.save(draw(rows), out, force)
+    console.say(f"wrote {out} ({len(rows)} scores)")

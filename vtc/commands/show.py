@@ -2,7 +2,7 @@
 
 import click
 
-from vtc.commands import options
+from vtc.commands import answers, options
 
 
 @click.command("show")
@@ -16,16 +16,29 @@ from vtc.commands import options
 @click.option("--columns", help="Columns shown, such as run_id,score. [default: those that differ]")
 @click.option("--describe", is_flag=True, help="Show the columns: type, unit, meaning.")
 @click.option("--footer", "footer_only", is_flag=True, help="Show what made it, as JSON.")
+@click.option("--wrong", is_flag=True, help="Of predictions, print wrong answers for reading.")
+@click.option("--benchmark", help="Only the rows of this benchmark.")
+@click.option("--run", "run_id", help="Only the rows of this run, by its run_id.")
+@click.option("--sheet", help="Draw answers with their images too: a .png, .svg or .pdf file.")
+@click.option(
+    "--images", help="Image root of the sheet. [default: that of the benchmarks' own files]"
+)
 @options.output
-def show(artifact, rows, columns, describe, footer_only, out, fmt, force) -> None:
+def show(
+    artifact, rows, columns, describe, footer_only, wrong, benchmark, run_id, sheet, images,
+    out, fmt, force,
+) -> None:  # fmt: skip
     """Show a table, a run, a folder of features or a lab world; convert a table.
 
     ARTIFACT is a table (Parquet, CSV, JSON lines, `-` for stdin) or a folder that a command wrote.
     As a table for the screen, columns that are the same in every row are said once, on stderr.
+    Of predictions, --wrong prints question, answer and truth of wrong answers, in turn from each
+    run and benchmark, and --sheet draws the pictures with them.
 
     \b
     Example:
       vtc show scores.parquet --columns backbone,visual_tokens,score
+      vtc show predictions.parquet --wrong -n 12 --sheet wrong.png
       vtc show runs/tokenpacker-v16
       vtc show law.parquet --format csv -o law.csv
     """
@@ -44,6 +57,17 @@ def show(artifact, rows, columns, describe, footer_only, out, fmt, force) -> Non
         click.echo(inspect.footer_json(found))
         return
     console.say(found.summary)
+    if benchmark or run_id:
+        from vtc.evaluate.looking import filtered
+
+        found = found._replace(rows=filtered(found.rows, artifact, run_id, benchmark))
+    if sheet or (wrong and chosen == "table"):
+        answers.show(found, artifact, rows, wrong, sheet, images, force)
+        return
+    if wrong:
+        from vtc.evaluate.looking import choose
+
+        found = found._replace(rows=choose(found.rows, artifact, rows or len(found.rows), True))
     if describe:
         found = inspect.description(found)
     names = inspect.choose_columns(found, columns)
