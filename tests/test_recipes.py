@@ -30,7 +30,7 @@ def flags_of(command: click.Command) -> set[str]:
 
 def flags_in(words: str) -> set[str]:
     """The long flags that stand in a line of a shell."""
-    return set(re.findall(r"(?:^|(?<=\s))--[a-z-]+", words))
+    return set(re.findall(r"(?:^|(?<=\s))--[a-z0-9-]+", words))
 
 
 def test_there_are_studies_and_steps():
@@ -107,6 +107,15 @@ def test_the_papers_recipes_are_of_all_its_llms():
     assert of["full"] == of["lora"] - {"Qwen/Qwen1.5-14B-Chat"}
 
 
+def test_qlora_fits_every_size_on_24_gb():
+    rows = planned_rows(RECIPES / "paper/qlora.toml")
+    assert {row["gpu"] for row in rows} == {"rtx4090"}
+    assert all(row["fits"] and row["memory_peak"] < 24 * 2**30 for row in rows)
+    seven = [r for r in rows if "-7B" in r["llm"] and r["command"] == "finetune"]
+    assert len(seven) == 7
+    assert max(row["memory_peak"] for row in seven) < 16 * 2**30
+
+
 def test_the_papers_hyperparameters_are_llavas():
     for path in WHOLE[:3]:
         recipe = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -139,7 +148,7 @@ def test_a_recipe_is_a_config_file_of_both_commands(capsys):
     ("settings", "n_llms", "last"),
     [
         (("method=full",), 5, "all"),
-        (("method=qlora", "llms=Qwen1.5-7B-Chat", "benchmarks=benchmarks"), 1, "fit"),
+        (("method=qlora", "llms=Qwen1.5-14B-Chat", "benchmarks=benchmarks"), 1, "fit"),
     ],
 )
 def test_the_papers_study_plans_every_step(tmp_path, settings, n_llms, last):
@@ -165,8 +174,9 @@ def test_the_papers_study_plans_every_step(tmp_path, settings, n_llms, last):
     if n_llms == 5:
         assert sum("lora.toml --llm Qwen/Qwen1.5-14B-Chat" in line for line in trained) == 1
     else:
-        assert "--batch-size 4 --accumulate 64 --resume -o stage1/Qwen1.5-7B-Chat" in trained[0]
-        assert "stage2/Qwen1.5-7B-Chat/Qwen1.5-7B-Chat-tokenpacker-v576" in planned
+        words = "--load-4bit --batch-size 4 --accumulate 64 --resume -o stage1/Qwen1.5-14B-Chat"
+        assert words in trained[0]
+        assert "stage2/Qwen1.5-14B-Chat/Qwen1.5-14B-Chat-tokenpacker-v576" in planned
 
 
 def test_the_reproduction_parses_and_its_flags_are_flags():
