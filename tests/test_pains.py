@@ -4,7 +4,9 @@ Threads of haotian-liu/LLaVA and its relatives, named in each docstring.
 """
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -216,3 +218,15 @@ def test_too_little_memory_shows_at_once(visual_tokens):
         batches = BatchOrder(sizes, 16, accumulate=8, bucket=bucket).batches()
         longest = [int((text[rows] + visual_tokens * images[rows]).max()) for rows in batches]
         assert max(longest[:2]) == max(longest)
+
+
+def test_the_table_of_pains_names_tests_that_are_there():
+    root = Path(__file__).parent.parent
+    text = (root / "docs/training.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+)\. (.*)$", text, re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 13))
+    for number, row in rows:
+        named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", row)
+        assert named, number
+        for file, name in named:
+            assert f"def {name}(" in (root / "tests" / file).read_text(encoding="utf-8")
