@@ -122,6 +122,14 @@ def test_a_model_in_two_parts_trains_as_a_whole(tiny_world, tmp_path, monkeypatc
 
     assert in_parts(doomed)[1] == -signal.SIGKILL
     assert (tmp_path / f"cut/{run}.training/step-00000004/manifest.json").is_file()
+
+    def refused(rank):
+        # The first alone looks for checkpoints; all end with its sentence, none in words of gloo.
+        with pytest.raises(SystemExit) as end:
+            cli.run(list(again))
+        assert end.value.code == 2
+
+    assert in_parts(refused) == [0, 0]
     assert in_parts(lambda rank: run_alone([(*again, "--resume")])) == [0, 0]
     same_run(tmp_path / "both" / run, tmp_path / "cut" / run)
     assert [path.name for path in (tmp_path / "cut/full").iterdir()] == [Path(run).name]

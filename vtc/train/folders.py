@@ -13,7 +13,7 @@ from pathlib import Path
 from vtc.errors import InputError
 from vtc.tables.atomic import sweep
 from vtc.tables.lock import Held, sign, take
-from vtc.train.processes import is_first
+from vtc.train.processes import by_first
 
 LOCK = "lock"
 TRIAL = "trial"
@@ -31,14 +31,15 @@ def locked(runs: Sequence[Path]) -> Iterator[None]:
     What a killed process left half-written beside a run is taken away. Under several processes
     the first one holds the locks for all. Raises InputError naming the process that trains a run.
     """
-    if not is_first():
-        yield
-        return
     with ExitStack() as held:
-        for run in runs:
-            held.enter_context(_outer_folder(run.parent))
-            held.enter_context(_locked(run))
+        by_first(lambda: _hold(runs, held))
         yield
+
+
+def _hold(runs: Sequence[Path], held: ExitStack) -> None:
+    for run in runs:
+        held.enter_context(_outer_folder(run.parent))
+        held.enter_context(_locked(run))
 
 
 @contextmanager

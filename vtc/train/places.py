@@ -9,14 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from safetensors import SafetensorError
 
 from vtc.errors import InputError, VtcError
 from vtc.model.run import read_manifest
 from vtc.train.checkpoints import MANIFEST, Checkpoints, Saving, difference
 from vtc.train.folders import TRIAL, training_folder
-from vtc.train.processes import is_first, n_processes
+from vtc.train.processes import by_first, is_first, n_processes
 from vtc.train.settings import StageSettings
 
 Save = Callable[[Path], object]
@@ -61,8 +60,9 @@ class Place:
 
     def start(self) -> None:
         """Make way for the training. Raises InputError for checkpoints it would throw away."""
-        if not is_first():
-            return
+        by_first(self._make_way)
+
+    def _make_way(self) -> None:
         if self.force:
             self.checkpoints.clear()
         if not self.saving.resume:
@@ -70,8 +70,11 @@ class Place:
 
     def try_save(self, save: Save) -> None:
         """Save the untrained run to a scratch folder: what fails at the end fails now."""
+        by_first(lambda: self._try_save(save))
+
+    def _try_save(self, save: Save) -> None:
         trial = training_folder(self.run) / TRIAL
-        if not is_first() or self.checkpoints.exist():
+        if self.checkpoints.exist():
             return
         try:
             with _writing(f"a trial of saving {self.run}", "make room there, then start again"):
@@ -82,13 +85,13 @@ class Place:
 
     def finish(self, save: Save) -> None:
         """Save the trained run, then drop its checkpoints; the first process does, others wait."""
-        if is_first():
-            kept = self.checkpoints.exist()
-            way = "its last checkpoint is whole: " if kept else ""
-            with _writing(f"{self.run}", f"{way}make room there, then go on with --resume"):
-                save(self.run)
-            self.checkpoints.clear()
-        PartialState().wait_for_everyone()
+        by_first(lambda: self._finish(save))
+
+    def _finish(self, save: Save) -> None:
+        way = "its last checkpoint is whole: " if self.checkpoints.exist() else ""
+        with _writing(f"{self.run}", f"{way}make room there, then go on with --resume"):
+            save(self.run)
+        self.checkpoints.clear()
 
 
 @contextmanager

@@ -1,10 +1,15 @@
 """One training by several processes (`accelerate launch`, torchrun): who does what. No torch."""
 
 import os
+from collections.abc import Callable
+from datetime import timedelta
 from functools import cache
+from typing import Any, TypeVar
 
-from vtc.errors import InputError
+from vtc.errors import InputError, VtcError
 from vtc.train.settings import StageSettings
+
+Result = TypeVar("Result")
 
 _FSDP, _DEEPSPEED = "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"
 
@@ -42,12 +47,36 @@ def join() -> None:
     # The model is sharded here (train.sharding), on a CPU as on GPUs. Accelerate, which cannot on
     # a CPU, must not do it again, nor transformers leave the weights unread on all but the first.
     os.environ.pop(_FSDP, None)
-    PartialState(cpu=not torch.cuda.is_available())
+    # The others wait while the first writes a checkpoint; a large one takes longer than the ten
+    # minutes that torch would wait on GPUs.
+    PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=1))
 
 
 def is_first() -> bool:
     """Whether this process is the one that writes and speaks for all."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def by_first(work: Callable[[], Result]) -> Result:
+    """What `work` gives in the first process, which alone does it, to all; they wait for it.
+
+    All processes must call it, after `join`. Raises in all of them the VtcError that it raised in
+    the first: else the others would wait until they are killed, or fail in words of their own.
+    """
+    if n_processes() == 1:
+        return work()
+    from accelerate.utils import broadcast_object_list
+
+    outcome: list[Any] = [None, None]
+    if is_first():
+        try:
+            outcome[0] = work()
+        except VtcError as error:
+            outcome[1] = error
+    result, failure = broadcast_object_list(outcome)
+    if failure is not None:
+        raise failure
+    return result
 
 
 def refuse_unshardable(settings: StageSettings) -> None:

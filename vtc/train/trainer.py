@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import gather_object
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset, Sampler
@@ -23,7 +23,7 @@ from vtc.train import sharding, snapshot
 from vtc.train.attention import set_attention
 from vtc.train.checkpoints import Checkpoints
 from vtc.train.log import FACTS, Advance, BatchFacts, Counts, Described, LogRows, Row
-from vtc.train.processes import is_first, is_sharded, n_processes
+from vtc.train.processes import by_first, is_first, is_sharded, n_processes
 from vtc.train.rates import set_compressor_rate
 from vtc.train.settings import StageSettings
 from vtc.train.stopping import BatchLoss, Stop, not_a_number, stop_signals
@@ -125,13 +125,11 @@ class VtcTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
         """Ours in place of Trainer's, which is not written whole or not at all."""
+        if self.checkpoints is None:
+            return
+        step, write = self.state.global_step, self.checkpoints.write
         shared = snapshot.gather_shared(self)
-        if is_first() and self.checkpoints is not None:
-            self.checkpoints.write(
-                self.state.global_step,
-                lambda folder: snapshot.write_snapshot(self, folder, shared),
-            )
-        self.accelerator.wait_for_everyone()
+        by_first(lambda: write(step, lambda folder: snapshot.write_snapshot(self, folder, shared)))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         assert self.model is not None
@@ -279,8 +277,7 @@ def _checkpoint_to_resume(checkpoints: Checkpoints | None) -> Path | None:
     """The newest whole checkpoint if the training is to go on; the first process chooses."""
     if checkpoints is None or not checkpoints.saving.resume:
         return None
-    found = [checkpoints.newest() if is_first() else None]
-    return broadcast_object_list(found)[0]
+    return by_first(checkpoints.newest)
 
 
 def _train(
