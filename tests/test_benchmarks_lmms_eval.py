@@ -273,9 +273,9 @@ def test_mmmu_choice():
         prediction = text(rng, *choices, *"ABCD")
         letters = list(options)
         found = {
-            theirs.parse_mmmu_multi_choice_response(prediction, letters, options) for _ in range(12)
+            theirs.parse_mmmu_multi_choice_response(prediction, letters, options) for _ in range(40)
         }
-        # Twelve equal draws are no guess, but for one in 2^11 of two options.
+        # Forty equal draws are no guess.
         want = found.pop() if len(found) == 1 else ""
         return mmmu.parse_choice(prediction, choices), want, (prediction, choices)
 

@@ -66,7 +66,7 @@ def test_runs_answer_benchmarks(runs, benchmarks, tmp_path):
     assert {row["fault"] for row in rows.rows} == {None, "image missing.png: missing"}
     assert {row["backbone"] for row in rows.rows} == {"tiny-qwen"}
     assert rows.footer["settings"]["dtype"] == "float32"
-    assert len(rows.footer["inputs"]) >= 4
+    assert len(rows.footer["inputs"]) == 3
     again = tmp_path / "again.parquet"
     assert vtc("score", predictions, "-o", again).returncode == 0
     assert read_rows(again, specs.SCORES).rows == read_rows(scores, specs.SCORES).rows
@@ -89,3 +89,48 @@ def test_faults_come_before_any_model_is_loaded(runs, benchmarks, tmp_path):
         assert message in done.stderr
         assert done.stderr.count("\n") == 1
     assert out.read_bytes() == b""
+
+
+def test_benchmarks_of_the_field_by_name(runs, tmp_path):
+    from benchmark_rows import write_all
+
+    from vtc.evaluate.benchmarks.registry import SPECS
+
+    data, predictions = write_all(tmp_path / "data"), tmp_path / "p.parquet"
+    scores, averages = tmp_path / "s.parquet", tmp_path / "a.csv"
+    named = [part for name in SPECS for part in ("--benchmark", name)]
+    done = vtc(
+        "eval", runs[1], *named, "--data-dir", data, "--save-images", tmp_path / "pictures",
+        "--max-new-tokens", 2, "-o", predictions, "--scores", scores,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "mme: 8 items; its split has 2374" in done.stderr
+    rows = read_rows(predictions, specs.PREDICTIONS).rows
+    assert {row["benchmark"] for row in rows} == set(SPECS)
+    assert all(row["fault"] is None and row["n_generated"] for row in rows)
+    shown = next(row for row in rows if row["item_id"] == "validation_Art_Theory_1")
+    assert [(tmp_path / "pictures" / name).is_file() for name in shown["image_id"].split()] == [
+        True, True, True,
+    ]  # fmt: skip
+    assert vtc("score", predictions, "--average", "-o", averages).returncode == 0
+    found = read_rows(averages, specs.SCORES).rows
+    assert [row["benchmark"] for row in found] == ["reasoning", "ocr"]
+    every = {row["benchmark"]: row for row in read_rows(scores, specs.SCORES).rows}
+    ocr = [every[name]["error"] for name in ("docvqa", "textvqa")]
+    assert found[1]["error"] == pytest.approx(sum(ocr) / 2)
+    listed = vtc("benchmarks", "mme", "gqa", "--format", "csv").stdout.splitlines()
+    assert listed[1].startswith("mme,MME,reasoning,mme,2374,16,lmms-lab-encoder/MME")
+    assert "testdev_balanced_images.id = imageId" in listed[2]
+
+
+def test_faults_of_named_benchmarks(runs, tmp_path):
+    cases = {
+        ("--benchmark", "mmebench"): "no benchmark 'mmebench': did you mean mmbench",
+        ("--benchmark", "mme"): "mme is not to be had from the hub (lmms-lab-encoder/MME",
+        ("--benchmark", "mme", "--data-dir", tmp_path): "has no data of 'mme'",
+    }
+    for arguments, message in cases.items():
+        done = vtc("eval", runs[0], *arguments)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert done.stderr.count("\n") == 1

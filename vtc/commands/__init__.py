@@ -1,6 +1,7 @@
 """One thin file a subcommand: flags in, one library call, rows out."""
 
 from vtc.commands.ask import ask
+from vtc.commands.benchmarks import benchmarks
 from vtc.commands.check_data import check_data
 from vtc.commands.encode import encode
 from vtc.commands.estimate import estimate
@@ -25,6 +26,7 @@ COMMANDS: tuple = (
     finetune,
     import_model,
     export,
+    benchmarks,
     evaluate,
     ask,
     score,

@@ -86,6 +86,35 @@ def image_mode(default: str) -> Callable[[Callable], Callable]:
     )
 
 
+def scoring(function: Callable) -> Callable:
+    """Add how predictions become scores: `--compat`, `--incomplete`, `--average` and `--set`."""
+    for option in (
+        click.option(
+            "--set",
+            "sets",
+            multiple=True,
+            help="With --average, a set in place of the paper's two: NAME=BENCHMARK,BENCHMARK,...",
+        ),
+        click.option(
+            "--average",
+            is_flag=True,
+            help="Scores are the means over sets of benchmarks: reasoning (nine) and ocr (two).",
+        ),
+        click.option(
+            "--incomplete",
+            is_flag=True,
+            help="Take pairs, circles and sets of which some are missing.",
+        ),
+        click.option(
+            "--compat",
+            type=click.Choice(["lmms-eval"]),
+            help="Score as lmms-eval 0.7 does, also where it is wrong (docs/benchmarks.md).",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
 def text_tokens(meaning: str) -> Callable[[Callable], Callable]:
     """Add `--q`, the text tokens Q of an inference, with what it means to the command."""
     return click.option(

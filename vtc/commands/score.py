@@ -10,7 +10,9 @@ from vtc.commands import options
 @click.option("--metric", help="Score with this metric, whatever the table says.")
 @click.option("--benchmark", help="Name of the benchmark, for a table without that column.")
 @click.option(
-    "--task", type=click.Choice(["reasoning", "ocr"]), help="Task family, if the table has none."
+    "--task",
+    type=click.Choice(["reasoning", "ocr", "general"]),
+    help="Task family, if the table has none.",
 )
 @click.option("--run-id", help="Name of the run. [default: the table's, else the file's name]")
 @click.option("--backbone", help="Name of the LLM, if the table has none.")
@@ -20,22 +22,26 @@ from vtc.commands import options
 @click.option("--compressor", help="Compressor of the run, if the table has none.")
 @click.option("--encoder", help="Vision encoder of the run, if the table has none.")
 @click.option("--seed", type=int, help="Training seed of the run, if the table has none.")
+@options.scoring
 @options.config
 @options.output
-def score(predictions, out, fmt, force, **given) -> None:
+def score(predictions, compat, incomplete, average, sets, out, fmt, force, **given) -> None:
     """Score predictions from their stored text: one row a run and benchmark, no model.
 
     PREDICTIONS are tables that `vtc eval` wrote, or anybody's (Parquet, CSV or JSON lines): each
     needs `prediction` and `references` (a text, or a list of them); `image_id`, where several items
     share an image, keeps the standard errors honest. Columns that they lack are given as options.
+    Scores that are no mean of items (MME, POPE, MMBench) need the columns `category` and `group`.
 
     \b
     Example:
       vtc score predictions.parquet -o scores.parquet
       vtc score theirs.csv --metric anls --benchmark docvqa --task ocr --n-params 7b \\
           --visual-tokens 576 -o scores.parquet
+      vtc score predictions.parquet --average -o averages.parquet
     """
     from vtc.evaluate.aggregate import aggregate, score_item
+    from vtc.evaluate.average import averaged
     from vtc.evaluate.predictions import read_predictions
     from vtc.tables import specs
     from vtc.tables.provenance import footer
@@ -43,8 +49,11 @@ def score(predictions, out, fmt, force, **given) -> None:
 
     check_output(out, fmt, force)
     settings = {key: value for key, value in given.items() if value is not None}
+    settings |= {"compat": compat, "incomplete": incomplete, "average": average, "set": list(sets)}
     items = (item for path in predictions for item in read_predictions(path, given))
-    rows = aggregate(map(score_item, items))
+    scored = (score_item(item, compat is not None) for item in items)
+    rows = aggregate(scored, compat is not None, incomplete)
+    rows = averaged(rows, average, sets, incomplete)
     about = footer(settings=settings, inputs=predictions, seed=given["seed"])
     columns = "run_id backbone n_params visual_tokens benchmark score stderr chance n_items"
     options.emit(rows, specs.SCORES, out, fmt, force, footer=about, columns=columns.split())

@@ -39,6 +39,25 @@ def parse_sets(texts: Iterable[str]) -> dict[str, tuple[str, ...]]:
     return found
 
 
+def averaged(
+    scores: Sequence[Mapping[str, Any]], wanted: bool, sets: Sequence[str], incomplete: bool
+) -> list[dict[str, Any]]:
+    """The scores, or if `wanted` their averages over `sets`, texts as NAME=A,B; raises as both."""
+    if sets and not wanted:
+        raise InputError("--set names what to average; give --average too")
+    if not wanted:
+        return [dict(row) for row in scores]
+    return average(scores, parse_sets(sets) or SETS, incomplete)
+
+
+def check(benchmarks: Sequence[str], wanted: bool, sets: Sequence[str], incomplete: bool) -> None:
+    """Raise InputError, before anything is evaluated, if these benchmarks will not average."""
+    if wanted or sets:
+        row = {"run_id": "any", "visual_tokens": 0, "metric": "", "score": 0.0, "chance": None}
+        rows = [{**row, "benchmark": n, "stderr": None, "n_items": None} for n in benchmarks]
+        averaged(rows, wanted, sets, incomplete)
+
+
 def average(
     scores: Sequence[Mapping[str, Any]],
     sets: Mapping[str, Sequence[str]] = SETS,

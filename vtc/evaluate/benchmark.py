@@ -12,7 +12,8 @@ from vtc.errors import InputError
 from vtc.evaluate import metrics
 from vtc.tables.read import read_text
 
-TASKS = ("reasoning", "ocr")
+TASKS = ("reasoning", "ocr", "general")
+"""Task families: the paper's two, and what is in neither of its averages."""
 _PLACE = re.compile(r"\{(\w+)\}")
 _KINDS: dict[str, tuple[type, ...]] = {
     "name": (str,),
@@ -42,20 +43,25 @@ class Columns:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The settings of a benchmark, its paths resolved."""
+    """The settings of a benchmark, its paths resolved; `inputs` are the files it was read from."""
 
-    source: Path
+    source: Path | str
     name: str
     task: str
     metric: str
-    rows: Path
     images: Path
-    columns: Columns
+    columns: Columns = Columns()
     prompt: str = "{question}"
     max_new_tokens: int = 16
     chance: float | None = None
     fields: tuple[str, ...] = ()
     filter: dict[str, Any] = field(default_factory=dict)
+    inputs: tuple[Path, ...] = ()
+
+    @property
+    def rows(self) -> Path:
+        """The table of rows that a TOML file names."""
+        return self.inputs[-1]
 
     @property
     def prompt_sha(self) -> str:
@@ -87,7 +93,7 @@ def read_benchmark(path: str | Path, images: str | Path | None = None) -> Benchm
     return Benchmark(
         source=path,
         images=root,
-        rows=folder / settings.pop("rows"),
+        inputs=(path, folder / settings.pop("rows")),
         columns=columns,
         fields=tuple(settings.pop("fields", ())),
         **settings,
@@ -132,7 +138,7 @@ def _check_keys(settings: dict[str, Any], path: Path) -> None:
         if not isinstance(value, _KINDS[key]) or isinstance(value, bool):
             raise InputError(f"{path}: '{key}' must be {_KINDS[key][0].__name__}, not {value!r}")
     if settings["task"] not in TASKS:
-        raise InputError(f"{path}: task '{settings['task']}' is neither {' nor '.join(TASKS)}")
+        raise InputError(f"{path}: task '{settings['task']}' is none of {', '.join(TASKS)}")
     metrics.get(settings["metric"], str(path))
     if settings.get("max_new_tokens", 1) < 1:
         raise InputError(f"{path}: max_new_tokens must be at least 1")

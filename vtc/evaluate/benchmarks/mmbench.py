@@ -97,9 +97,14 @@ METRIC = Metric(
 )
 
 
+def group(row: DataRow) -> str:
+    """The question that a row asks, in whatever rotation."""
+    return str(row.integer("index") % _CIRCLE)
+
+
 def item(row: DataRow) -> Item:
     """A row as an item; `hint` and the options C to E may say "nan"."""
-    index, question, hint = row.integer("index"), row.text("question"), row.maybe("hint")
+    question, hint = row.text("question"), row.maybe("hint")
     columns = [option for option in LETTERS if option in row.cells]
     # A and B are always there: a text "nan" or "None" in them is an option.
     texts = [row.text(o) if o in "AB" else row.maybe(o) for o in columns or "AB"]
@@ -111,14 +116,14 @@ def item(row: DataRow) -> Item:
         raise row.fault("answer", f"a letter of {LETTERS[: len(choices)]}", answer)
     asked = f"{hint} {question}" if hint else question
     return Item(
-        item_id=str(index),
+        item_id=str(row.integer("index")),
         images=row.images("image"),
         question=question,
         prompt=f"{asked} There are several options:\n{_lines(choices)}\n{LETTER}",
         references=[answer],
         choices=tuple(choices),
         category=row.maybe("category"),
-        group=str(index % _CIRCLE),
+        group=group(row),
         about={"n_columns": len(columns)},
     )
 
@@ -146,5 +151,5 @@ SPEC = Spec(
     prompt="{hint} {question} There are several options:\n{A. option lines}\n" + LETTER,
     paper="arXiv 2307.06281",
     max_new_tokens=1024,
-    grouped=True,
+    group=group,
 )

@@ -104,21 +104,25 @@ METRIC = Metric(
 )
 
 
+def group(row: DataRow) -> str:
+    """The pair of a row: the questions of one image in one category."""
+    return f"{row.text('category')}/{row.text('question_id')}"
+
+
 def item(row: DataRow) -> Item:
     """A row as an item; the two of an image are its pair."""
     question = row.text("question").strip()
-    name, category = row.text("question_id"), row.text("category")
     answer = row.text("answer")
     if answer.lower().strip().replace(".", "") not in ("yes", "no"):
         raise row.fault("answer", "Yes or No", answer)
     return Item(
-        item_id=name,
+        item_id=row.text("question_id"),
         images=row.images("image"),
         question=question,
         prompt=question.replace(_ASKED, "") + SHORT,
         references=[answer],
-        category=category,
-        group=f"{category}/{name}",
+        category=row.text("category"),
+        group=group(row),
     )
 
 
@@ -132,6 +136,6 @@ SPEC = Spec(
     item=item,
     prompt="{question without ' Please answer yes or no.'}" + SHORT,
     paper="arXiv 2306.13394",
-    grouped=True,
+    group=group,
     numbered=True,
 )

@@ -15,7 +15,6 @@ _MARKS = ",.!?;:'"
 _SHORT_ANSWER = 5  # Longer answers may name an option by its text.
 _IMAGE = re.compile(r"<image (\d)>")
 _N_IMAGES = 7
-_MC, _OPEN = "\n" + LETTER, "\n" + SHORT
 
 
 def parse_choice(prediction: str, choices: Sequence[str]) -> str:
@@ -89,10 +88,10 @@ def item(row: DataRow) -> Item:
     if is_open:
         accepted = literal_list(answer)
         references = [str(one) for one in accepted] if accepted else [answer]
-        prompt = f"{question}\n{_OPEN}"
+        prompt = f"{question}\n{SHORT}"
     else:
         references = [answer]
-        prompt = f"{question}\n{lettered(choices)}\n{_MC}"
+        prompt = f"{question}\n{lettered(choices)}\n{LETTER}"
         if answer not in [letter(number) for number in range(len(choices))]:
             raise row.fault("answer", f"the letter of one of {len(choices)} options", answer)
     numbers = sorted({int(number) for number in _IMAGE.findall(prompt)})
@@ -129,7 +128,7 @@ SPEC = Spec(
     data=HubData.of("MMMU", "validation"),
     n_rows=900,
     item=item,
-    prompt="{question}\n{A. option lines}\n" + _MC + " | open: {question}\n" + _OPEN,
+    prompt="{question}\n{A. option lines}\n" + LETTER + " | open: {question}\n" + SHORT,
     paper="arXiv 2311.16502",
     max_new_tokens=128,
     image_columns=tuple(f"image_{number}" for number in range(1, _N_IMAGES + 1)),

@@ -74,8 +74,9 @@ class DataRow:
         found = literal_list(cell) if isinstance(cell, str) else cell
         if not isinstance(found, list):
             raise self.fault(column, "a list of answers", cell)
-        answers = [item.get("answer") if isinstance(item, Mapping) else item for item in found]
-        if not answers or not all(isinstance(answer, str) for answer in answers):
+        given = [item.get("answer") if isinstance(item, Mapping) else item for item in found]
+        answers = [answer for answer in given if isinstance(answer, str)]
+        if not given or len(answers) < len(given):
             raise self.fault(column, "a list of answers", cell)
         return answers
 

@@ -1,6 +1,5 @@
 """What a benchmark of the field is: its data, its prompt, and the metric that scores it."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -40,9 +39,10 @@ class Joined:
 class Spec:
     """A benchmark of the field. `item` makes an item of a row; `n_rows` are those of its split.
 
-    `prompt` says in words what `item` asks, and gives the prompt its hash. `grouped`: items are
-    right or wrong in groups, taken whole. `numbered`: ids repeat within a group by design, and are
-    told apart by "/1", "/2". `image_columns` are those that hold the pictures.
+    `prompt` says in words what `item` asks, and gives the prompt its hash. `group` names the group
+    of a row, where items are right or wrong together and taken whole. `numbered`: ids repeat
+    within a group by design, and are told apart by "/1", "/2". `image_columns` are those that hold
+    the pictures.
     """
 
     name: str
@@ -55,15 +55,10 @@ class Spec:
     prompt: str
     paper: str
     max_new_tokens: int = 16
-    grouped: bool = False
+    group: Callable[[DataRow], str] | None = None
     numbered: bool = False
     joined: Joined | None = None
     image_columns: Sequence[str] = field(default=("image",))
-
-    @property
-    def prompt_sha(self) -> str:
-        """The first 16 hex digits of the prompt's SHA-256."""
-        return hashlib.sha256(self.prompt.encode()).hexdigest()[:16]
 
 
 def lettered(choices: Sequence[str]) -> str:
