@@ -110,6 +110,10 @@ def test_reading_names_the_broken_row(tmp_path):
     file.write_text(json.dumps([row(), row(image=None)]))
     with pytest.raises(InputError, match=r"s\.json, row 1: 1 <image> mark .* check-data"):
         read_samples([file])
+    picture = "data:image/png;base64,iVBORw0KGgo="
+    file.write_text(json.dumps([row(image=picture)]))
+    with pytest.raises(InputError, match=r"check-data .*s\.json -o FILE\.parquet' makes files"):
+        read_samples([file])
     file.write_text(json.dumps([row()]))
     with pytest.raises(InputError, match="image root"):
         read_samples([file], tmp_path / "absent")

@@ -123,7 +123,7 @@ def test_dry_run_lists_every_compressor_v_and_seed(trained, tiny_world, monkeypa
         (("--seed", "4294967296"), "every number must be at most 4294967295"),
         (("--compressor", "mlp,mlp"), "names one twice"),
         (("--compressor", "mlp,"), "is not a list of names"),
-        (("--compressor", "mlp,tokenpacker"), "Mlp cannot make 4 visual tokens"),
+        (("--compressor", "mlp,tokenpacker"), "mlp cannot make 4 visual tokens"),
     ):
         assert run_here(*several, *flags, "-o", "planned") == 2
         assert message in capsys.readouterr().err
@@ -177,6 +177,7 @@ def trained_images(folder):
             marks=pytest.mark.skipif(find_spec("trackio") is not None, reason="installed here"),
         ),
         (("train-projector", "samples.parquet", "--features", "absent"), "features absent"),
+        (("train-projector", "text.json"), "sample t (and 1 more) has no image; stage 1"),
         (("finetune", "absent", "--samples", "samples.parquet"), "run absent does not exist"),
         (
             ("finetune", "runs/tokenpacker-v1", "--samples", "samples.parquet",
@@ -189,6 +190,9 @@ def test_bad_input_is_one_line_and_exit_code_2(
     trained, tiny_world, arguments, message, monkeypatch, capsys
 ):
     monkeypatch.chdir(trained)
+    turns = [{"from": "human", "value": "?"}, {"from": "gpt", "value": "!"}]
+    rows = [{"id": name, "conversations": turns} for name in "tu"]
+    (trained / "text.json").write_text(json.dumps(rows))
     more = ()
     if arguments[0] == "train-projector":
         more = (*backbones(tiny_world), *QUICK)

@@ -25,7 +25,10 @@ def naming_samples(root: Path, rows: Sequence[Mapping[str, Any]]) -> Iterator[No
 def _way_out(root: Path, fault: ImageFault) -> str:
     near = holding_folder(root, [fault.image]) if fault.reason == "missing" else None
     if near is not None:
-        return f"it stands in {near}: give --images {near}"
+        return (
+            f"it stands in {near}: give --images {near} (to check-data, where sources have roots "
+            "of their own)"
+        )
     return (
         f"'vtc check-data SAMPLES --images {root} --rejects FILE -o CLEAN' lists all that do not "
         "open and sets their rows aside"

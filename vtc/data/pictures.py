@@ -35,9 +35,13 @@ def suffix_of(head: bytes) -> str | None:
     return next((suffix for magic, suffix in _KINDS if head.startswith(magic)), None)
 
 
+IN_THE_ROW = "its image is no file but stands in the row; vtc check-data makes it a file"
+"""Why a command that writes no pictures refuses a row."""
+
+
 def refuse(picture: bytes) -> str:
     """The Keep of commands that write no pictures."""
-    raise RowFault("its image is no file but stands in the row; vtc check-data makes it a file")
+    raise RowFault(IN_THE_ROW)
 
 
 class Pictures:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from vtc.data.conversations import RowFault, parse_row
 from vtc.data.mixture import mix, parse_weights
+from vtc.data.pictures import IN_THE_ROW
 from vtc.data.sources import Source, open_source
 from vtc.errors import InputError
 
@@ -48,10 +49,14 @@ def _rows(source: Source) -> list[dict[str, Any]]:
         try:
             rows.append(parse_row(row, f"{source.stem}-{index}"))
         except RowFault as fault:
-            raise InputError(
-                f"{source.name}, row {index}: {fault.reason}; run 'vtc check-data' to set such "
-                "rows aside"
-            ) from None
+            way = f"'vtc check-data {source.name} -o FILE.parquet'"
+            what = (
+                f"its image stands in the row itself; {way} makes files of such pictures, and"
+                " FILE.parquet is read here"
+                if fault.reason == IN_THE_ROW
+                else f"{fault.reason}; {way} sets such rows aside"
+            )
+            raise InputError(f"{source.name}, row {index}: {what}") from None
     return rows
 
 

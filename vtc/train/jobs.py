@@ -1,5 +1,6 @@
 """What a training command was asked for: inputs by name, and where the results go. No torch."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,16 @@ class ProjectorJob:
         if len(self.seeds) > 1 and weights is not None:
             raise InputError(
                 "--weights draws other samples for every seed; give one --seed a command"
+            )
+
+    def check_samples(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Raise InputError for a sample without an image, which trains no compressor."""
+        without = [row["sample_id"] for row in rows if not row["images"]]
+        if without:
+            more = f" (and {len(without) - 1} more)" if len(without) > 1 else ""
+            raise InputError(
+                f"sample {without[0]}{more} has no image; stage 1 trains the compressor alone and "
+                "needs one in every sample: leave rows of text alone to finetune"
             )
 
     def refuse_existing(self) -> None:

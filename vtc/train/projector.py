@@ -47,7 +47,7 @@ def train_projectors(
     """
     job.refuse_existing()
     job.refuse_mixture(inputs.settings.weights)
-    _check_images(inputs.samples.rows)
+    job.check_samples(inputs.samples.rows)
     _check_auto_batch(inputs.settings)
     refuse_unshardable(inputs.settings)
     join()
@@ -281,12 +281,3 @@ def _train(
 def _check_auto_batch(settings: StageSettings) -> None:
     if settings.auto_batch and settings.objective == "align":
         raise InputError("--auto-batch is for --objective lm; align holds no LLM step")
-
-
-def _check_images(samples: Sequence[dict[str, Any]]) -> None:
-    without = next((s["sample_id"] for s in samples if not s["images"]), None)
-    if without is not None:
-        raise InputError(
-            f"sample {without} has no image; stage 1 trains the compressor alone and needs one in "
-            "every sample"
-        )
