@@ -225,9 +225,7 @@ def test_check_data_makes_samples_of_a_dataset(datasets, tmp_path, capsys):
     assert texts(samples[3]) == ["<image>\nwhat?", "red 3"]
     vtc("check-data", datasets / "saved", "--format", "csv", code=2)
     assert "give a folder with --save-images" in capsys.readouterr().err
-    with pytest.raises(
-        InputError, match="row 0: its image stands in the row itself; .vtc check-data"
-    ):
+    with pytest.raises(InputError, match="row 0: its image stands in the row itself"):
         read_samples([datasets / "saved"], tmp_path)
 
 
