@@ -9,15 +9,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from accelerate.state import AcceleratorState, GradientState
+from safetensors.torch import load_file
 from train_kills import end_of_child, killed_at
 from train_runs import same_run
 from train_samples import write
+from transformers import TrainingArguments
 
 from vtc import cli
 from vtc.errors import InputError
 from vtc.tables.read import read_rows
-from vtc.train import processes
+from vtc.train import processes, trainer
 from vtc.train.settings import FINETUNE, PROJECTOR
 
 STEPS = ("--batch-size", "3", "--accumulate", "2", "--epochs", "2", "--log-every", "1")
@@ -133,6 +136,31 @@ def test_a_model_in_two_parts_trains_as_a_whole(tiny_world, tmp_path, monkeypatc
     assert in_parts(lambda rank: run_alone([(*again, "--resume")])) == [0, 0]
     same_run(tmp_path / "both" / run, tmp_path / "cut" / run)
     assert [path.name for path in (tmp_path / "cut/full").iterdir()] == [Path(run).name]
+
+
+def test_parts_train_under_autocast(tiny_world, tmp_path, monkeypatch):
+    # What a GPU does by itself: products in bf16.
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        trainer, "TrainingArguments", lambda **how: TrainingArguments(**{**how, "bf16": True})
+    )
+    write(tmp_path)
+    one = "one/tokenpacker-v4"
+    begun = end_of_child(lambda: run_alone([(*stage_1(tiny_world, "one"), "--max-steps", "1")]))
+    assert begun == 0
+
+    def commands(out):
+        full = stage_2(tiny_world, one, f"{out}/full", "--lr", "1e-3")
+        return [stage_2(tiny_world, one, f"{out}/lora", *LORA), full]
+
+    assert end_of_child(lambda: run_alone(commands("alone"))) == 0
+    assert in_parts(lambda rank: run_alone(commands("both"))) == [0, 0]
+    run = "tiny-qwen-tokenpacker-v4"
+    same_trace(tmp_path / "alone/lora" / run, tmp_path / "both/lora" / run, loss=1e-6, norm=1e-5)
+    # A layer comes in bf16, its norms too.
+    same_trace(tmp_path / "alone/full" / run, tmp_path / "both/full" / run, loss=1e-2, norm=0.1)
+    weights = load_file(tmp_path / "both/full" / run / "model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
 
 
 def in_parts(work) -> list[int]:

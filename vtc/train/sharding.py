@@ -13,7 +13,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from vtc.errors import InputError
@@ -35,12 +35,13 @@ def place(model: VtcForConditionalGeneration) -> None:
         model.to(loading_device())  # type: ignore[arg-type]
 
 
-def shard(model: nn.Module) -> None:
+def shard(model: nn.Module, computing: torch.dtype | None = None) -> None:
     """Share out a model that all processes have loaded alike, in place; all of them must call it.
 
     `model` is a vtc model or PEFT's around one, put where `place` puts it. The units are the LLM's
     layers; what is left (embeddings, head, last norm, compressor) is one unit more, whole through a
     step: a batch without images does not run the compressor, so no process may wait for it there.
+    `computing` is the type of autocast, if it is on.
 
     Raises InputError where torch is too old for such batches.
     """
@@ -50,7 +51,12 @@ def shard(model: nn.Module) -> None:
     device: Any = PartialState().device
     mesh = init_device_mesh(device.type, (n_processes(),))
     for layer in _layers(core):
-        fully_shard(layer, mesh=mesh, reshard_after_forward=_frees_after_forward())
+        fully_shard(
+            layer,
+            mesh=mesh,
+            reshard_after_forward=_frees_after_forward(),
+            mp_policy=_types(computing),
+        )
     encoder = set(core.model.vision_tower.parameters())
     fully_shard(model, mesh=mesh, ignored_params=encoder)
     # The processes sum their gradients unit by unit and must all do so in one order. A batch
@@ -123,6 +129,17 @@ def _layers(core: VtcForConditionalGeneration) -> Iterable[nn.Module]:
     llm = core.model.language_model
     names = set(getattr(llm, "_no_split_modules", None) or ())
     return [module for module in llm.modules() if type(module).__name__ in names]
+
+
+def _types(computing: torch.dtype | None) -> MixedPrecisionPolicy:
+    """The types in which a layer is whole, and in which its gradients are summed.
+
+    A layer comes in the type of autocast. Of fp32 weights autocast would make copies of its own,
+    which stand until the backward pass: the whole LLM in every process after all.
+    """
+    if computing is None:
+        return MixedPrecisionPolicy()
+    return MixedPrecisionPolicy(computing, torch.float32, cast_forward_inputs=False)
 
 
 def _frees_after_forward() -> bool:

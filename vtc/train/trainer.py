@@ -242,14 +242,15 @@ def fit_model(
     """
     set_seed(settings.seed)
     set_attention(model, settings)
+    arguments = training_arguments(settings, run, report_to)
     if is_sharded():
-        sharding.shard(model)
+        sharding.shard(model, torch.bfloat16 if arguments.bf16 else None)
     with stop_signals(say) if stop is None else nullcontext(stop) as stop:
         log, epochs = LogRows(advance), Epochs()
         watch = Watch(settings, stop, run.with_name(f"{run.name}.fault.json"))
         trainer = trainer_class(
             model=model,
-            args=training_arguments(settings, run, report_to),
+            args=arguments,
             train_dataset=dataset,
             data_collator=Described(collator),
             callbacks=[epochs, watch, log],
