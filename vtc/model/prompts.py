@@ -1,0 +1,145 @@
+"""Many prompts read in batches; one image's prompts read what they share only once."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+from vtc.model.backbones import module_dtype
+from vtc.model.modeling import VtcForConditionalGeneration
+from vtc.model.processor import VtcProcessor
+from vtc.model.reading import Reading, read
+
+Visual = Any
+"""The image or images of a prompt: PIL images, or cached features [n_levels, N, D]."""
+
+SHARED_TOKENS = 24
+"""Tokens that sharing must spare a prompt: below, a second pass costs more than it saves."""
+
+
+class Asked(NamedTuple):
+    """A prompt's token ids, each image V of them, and the images it shows."""
+
+    ids: list[int]
+    shown: tuple[Visual, ...]
+
+
+class _Group(NamedTuple):
+    """Prompts that begin alike, images and all, up to token `length`."""
+
+    length: int
+    places: list[int]
+
+
+def as_asked(
+    processor: VtcProcessor,
+    prompts: Sequence[str | Sequence[int]],
+    visuals: Sequence[Visual | Sequence[Visual] | None],
+) -> list[Asked]:
+    """Prompts (texts or token ids) and what they show; ValueError if not as many of both."""
+    if len(prompts) != len(visuals):
+        raise ValueError(f"{len(prompts)} prompts, but {len(visuals)} visuals")
+    return [
+        Asked(_token_ids(prompt, processor), _as_tuple(visual))
+        for prompt, visual in zip(prompts, visuals, strict=True)
+    ]
+
+
+def readings(
+    model: VtcForConditionalGeneration,
+    processor: VtcProcessor,
+    asked: Sequence[Asked],
+    batch_size: int,
+) -> Iterator[tuple[list[int], Reading]]:
+    """Read prompts, at most `batch_size` at a time; the places in `asked` of those just read.
+
+    Long ones come first, and prompts of similar length together. Where several ask about the same
+    images (the same objects), the LLM reads these once for all.
+    """
+    groups = _groups(asked, processor.image_token_id) if _shares(model) else []
+    together = {place for group in groups for place in group.places}
+    alone = [place for place in range(len(asked)) if place not in together]
+    alone.sort(key=lambda place: len(asked[place].ids), reverse=True)
+    padding = processor.tokenizer.pad_token_id or 0
+    for start in range(0, len(alone), batch_size):
+        places = alone[start : start + batch_size]
+        shown = [visual for place in places for visual in asked[place].shown]
+        inputs = _inputs(model, processor, shown)
+        yield places, read(model, [asked[p].ids for p in places], inputs, padding=padding)
+    for chunk in _chunks(groups, batch_size):
+        firsts = [asked[group.places[0]] for group in chunk]
+        inputs = _inputs(model, processor, [visual for first in firsts for visual in first.shown])
+        length = chunk[0].length
+        images = read(model, [first.ids[:length] for first in firsts], inputs)
+        rows = [(row, place) for row, group in enumerate(chunk) for place in group.places]
+        rows.sort(key=lambda pair: len(asked[pair[1]].ids), reverse=True)
+        for start in range(0, len(rows), batch_size):
+            some = rows[start : start + batch_size]
+            before = images.of([row for row, _ in some])
+            rests = [asked[place].ids[length:] for _, place in some]
+            yield [place for _, place in some], read(model, rests, {}, before, padding)
+
+
+def _shares(model: VtcForConditionalGeneration) -> bool:
+    """Whether rows of this LLM's cache can be shared: all of its layers attend to everything."""
+    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
+
+
+def _groups(asked: Sequence[Asked], image_token: int) -> list[_Group]:
+    """Prompts with the same images, behind the same tokens, where sharing spares enough."""
+    found: dict[tuple, _Group] = {}
+    for place, (ids, shown) in enumerate(asked):
+        if not shown:
+            continue
+        length = len(ids) - ids[::-1].index(image_token)
+        key = (tuple(ids[:length]), *map(id, shown))
+        found.setdefault(key, _Group(length, [])).places.append(place)
+    worth = [group for group in found.values() if _spared(group) >= SHARED_TOKENS]
+    longest = {id(group): max(len(asked[place].ids) for place in group.places) for group in worth}
+    return sorted(worth, key=lambda group: (group.length, longest[id(group)]), reverse=True)
+
+
+def _spared(group: _Group) -> float:
+    """Tokens a prompt that are not read again."""
+    return group.length * (1 - 1 / len(group.places))
+
+
+def _chunks(groups: Sequence[_Group], batch_size: int) -> Iterator[list[_Group]]:
+    """Groups of one length, whose prompts fill a batch; a larger group stands alone."""
+    chunk: list[_Group] = []
+    for group in groups:
+        size = sum(len(other.places) for other in chunk) + len(group.places)
+        if chunk and (size > batch_size or group.length != chunk[0].length):
+            yield chunk
+            chunk = []
+        chunk.append(group)
+    if chunk:
+        yield chunk
+
+
+def _inputs(
+    model: VtcForConditionalGeneration, processor: VtcProcessor, shown: Sequence[Visual]
+) -> dict[str, Tensor]:
+    """What the model takes for images, in order of appearance."""
+    if not shown:
+        return {}
+    if isinstance(shown[0], Tensor):
+        return {"vision_levels": torch.stack(list(shown)).to(model.device)}
+    pixels = processor.image_processor(list(shown), return_tensors="pt")["pixel_values"]
+    return {"pixel_values": pixels.to(model.device, module_dtype(model))}
+
+
+def _token_ids(prompt: str | Sequence[int], processor: VtcProcessor) -> list[int]:
+    if not isinstance(prompt, str):
+        return list(prompt)
+    image = processor.image_token
+    text = prompt.replace(image, image * processor.visual_tokens)
+    return processor.tokenizer(text, add_special_tokens=False).input_ids
+
+
+def _as_tuple(visual: Any) -> tuple[Visual, ...]:
+    if visual is None:
+        return ()
+    return tuple(visual) if isinstance(visual, list | tuple) else (visual,)
