@@ -22,16 +22,26 @@ from vtc.commands import options
 @click.option("--compressor", help="Compressor of the run, if the table has none.")
 @click.option("--encoder", help="Vision encoder of the run, if the table has none.")
 @click.option("--seed", type=int, help="Training seed of the run, if the table has none.")
+@click.option(
+    "--data-dir",
+    type=click.Path(),
+    help="Folder with the rows of named benchmarks (DIR/NAME/*.parquet), for predictions without "
+    "references.",
+)
 @options.scoring
 @options.config
 @options.output
-def score(predictions, compat, incomplete, average, sets, out, fmt, force, **given) -> None:
+def score(
+    predictions, data_dir, compat, incomplete, average, sets, out, fmt, force, **given
+) -> None:
     """Score predictions from their stored text: one row a run and benchmark, no model.
 
     PREDICTIONS are tables that `vtc eval` wrote, or anybody's (Parquet, CSV or JSON lines): each
     needs `prediction` and `references` (a text, or a list of them); `image_id`, where several items
     share an image, keeps the standard errors honest. Columns that they lack are given as options.
     Scores that are no mean of items (MME, POPE, MMBench) need the columns `category` and `group`.
+    Of a benchmark that vtc knows (vtc benchmarks) `prediction` and `item_id` are enough beside
+    --data-dir. Logged samples of lmms-eval are known by their content (docs/evaluation.md).
 
     \b
     Example:
@@ -39,10 +49,12 @@ def score(predictions, compat, incomplete, average, sets, out, fmt, force, **giv
       vtc score theirs.csv --metric anls --benchmark docvqa --task ocr --n-params 7b \\
           --visual-tokens 576 -o scores.parquet
       vtc score predictions.parquet --average -o averages.parquet
+      vtc score logs/*_samples_mme.jsonl --n-params 7b --visual-tokens 576 -o scores.parquet
     """
+    from vtc import console
     from vtc.evaluate.aggregate import aggregate, score_item
     from vtc.evaluate.average import averaged
-    from vtc.evaluate.predictions import read_predictions
+    from vtc.evaluate.predictions import Source, read_predictions
     from vtc.tables import specs
     from vtc.tables.provenance import footer
     from vtc.tables.write import check_output
@@ -50,7 +62,9 @@ def score(predictions, compat, incomplete, average, sets, out, fmt, force, **giv
     check_output(out, fmt, force)
     settings = {key: value for key, value in given.items() if value is not None}
     settings |= {"compat": compat, "incomplete": incomplete, "average": average, "set": list(sets)}
-    items = (item for path in predictions for item in read_predictions(path, given))
+    settings |= {"data_dir": data_dir} if data_dir else {}
+    source = Source(given, data_dir, incomplete, console.say)
+    items = (item for path in predictions for item in read_predictions(path, source))
     scored = (score_item(item, compat is not None) for item in items)
     rows = aggregate(scored, compat is not None, incomplete)
     rows = averaged(rows, average, sets, incomplete)

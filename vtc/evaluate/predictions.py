@@ -1,15 +1,19 @@
-"""Reading predictions to score: our own table, or the minimal one of anybody else."""
+"""Reading predictions to score: our own table, the minimal one of anybody, or lmms-eval's logs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vtc.errors import InputError
+from vtc.evaluate import lmms_logs, lmms_rows
 from vtc.evaluate.aggregate import SHARED
+from vtc.evaluate.benchmarks.registry import SPECS
+from vtc.evaluate.benchmarks.spec import Spec
 from vtc.evaluate.items import answers_of
+from vtc.evaluate.truths import Held, as_cells, read_truths
 from vtc.tables import specs
 from vtc.tables.cells import checked
-from vtc.tables.read import read_rows, title
+from vtc.tables.read import stream_rows, title
 
 NEEDED = (
     *SHARED,
@@ -29,34 +33,124 @@ GIVEN = ("run_id", "backbone", "family", "n_params", "visual_tokens", "compresso
 """Columns of a run that a caller may give for a table that lacks them."""
 
 _COLUMNS = [column for column in specs.PREDICTIONS.columns if column.name in NEEDED]
+_BY_NAME = {column.name: column for column in _COLUMNS}
 
 
-def read_predictions(path: str | Path, given: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Rows with the columns NEEDED, from a predictions table or from bare rows.
+class Source(NamedTuple):
+    """What a caller says of predictions.
 
-    A row needs `prediction` and `references` (a list, a JSON list, or one text). Of the rest,
-    `given` fills what the table lacks; `metric` in `given` wins over the table's. Without them
-    run_id is the file's name, backbone the run_id, compressor "unknown", item_id the row's
-    position and image_id the item_id (so that no items share an image).
+    `given` fills columns that the rows lack; `metric` in it wins over theirs. `data_dir` holds the
+    rows of benchmarks that the predictions are held against. Items without a prediction count as
+    wrong; with `incomplete` they are left out. `say` is told what is odd.
+    """
+
+    given: Mapping[str, Any]
+    data_dir: str | Path | None = None
+    incomplete: bool = False
+    say: Callable[[str], object] = lambda words: None
+
+
+def read_predictions(path: str | Path, source: Source) -> Iterator[dict[str, Any]]:
+    """Rows with the columns NEEDED, as they are asked for; a Parquet file need not fit in memory.
+
+    A row needs `prediction` and `references` (a list, a JSON list, or one text); of a benchmark
+    that vtc knows `prediction` and `item_id` are enough, with `data_dir`, and metric and task are
+    its own. A log of lmms-eval is known by its content. Without them run_id is the file's name (of
+    a log, its folder's), backbone the run_id, compressor "unknown", item_id the row's position and
+    image_id the item_id (so that no items share an image).
 
     Raises InputError naming file, row and column; a column that is nowhere names the option.
     """
-    read = read_rows(path)
+    given = {key: value for key, value in source.given.items() if value is not None}
+    source = source._replace(given=given)
+    log = None if str(path) == "-" else lmms_logs.open_log(path)
+    if log is None:
+        stem = "stdin" if str(path) == "-" else Path(path).stem
+        return _table_rows(path, stem, source)
+    return _log_rows(log, str(path), source)
+
+
+def _table_rows(path: str | Path, stem: str, source: Source) -> Iterator[dict[str, Any]]:
     name = title(path)
+    read = stream_rows(path, NEEDED)
     found = read.footer.get("table", specs.PREDICTIONS.name)
     if found != specs.PREDICTIONS.name:
         raise InputError(f"{name}: need table {specs.PREDICTIONS.name}, found {found}")
-    if not read.rows:
+    held: dict[str, Held] = {}
+    index = -1
+    for index, row in enumerate(read.rows):
+        where = f"{name}, row {index}"
+        cells = _named(row, source.given, where)
+        spec = SPECS.get(str(cells.get("benchmark")))
+        if spec is None or "references" in cells or source.data_dir is None:
+            if spec is not None:
+                cells = {"task": spec.task, "metric": spec.metric, **cells}
+            yield _complete(cells, row, stem, str(index), where)
+            continue
+        if spec.name not in held:
+            held[spec.name] = Held(read_truths(spec, source.data_dir), name)
+        truth = _truth(cells, held[spec.name], spec, where)
+        if truth is not None:
+            whole = _complete({**cells, **truth}, row, stem, str(index), where)
+            held[spec.name].note(whole)
+            yield whole
+    if index < 0:
         raise InputError(f"{name} has no rows")
-    given = {key: value for key, value in given.items() if value is not None}
-    stem = "stdin" if str(path) == "-" else Path(path).stem
-    return [_complete(row, index, given, name, stem) for index, row in enumerate(read.rows)]
+    for own in held.values():
+        yield from own.rest(source.incomplete, source.say)
 
 
-def _complete(
-    row: Mapping[str, Any], index: int, given: Mapping[str, Any], name: str, stem: str
-) -> dict[str, Any]:
-    where = f"{name}, row {index}"
+def _truth(cells: Mapping[str, Any], held: Held, spec: Spec, where: str) -> dict[str, Any] | None:
+    if "item_id" not in cells:
+        raise InputError(
+            f"{where}: column 'item_id' is missing; it joins predictions to the rows of {spec.name}"
+        )
+    truth = held.cells(str(cells["item_id"]))
+    return truth and {**truth, "metric": cells.get("metric", spec.metric)}
+
+
+def _log_rows(log: lmms_logs.Log, name: str, source: Source) -> Iterator[dict[str, Any]]:
+    given = dict(source.given)
+    task = given.pop("benchmark", None) or log.task
+    if task is None:
+        raise InputError(f"{name}: neither name nor content says which task; give --benchmark")
+    spec = SPECS.get(lmms_logs.benchmark_of(task, SPECS) or "")
+    held = None
+    if spec is not None and source.data_dir is not None:
+        held = Held(read_truths(spec, source.data_dir), name)
+    n_samples = 0
+    for sample in log.samples:
+        n_samples += 1
+        if held is not None:
+            truth = held.at(sample.doc_id, sample.prompt, sample.where)
+        elif spec is not None:
+            item = lmms_rows.item_of(spec, sample)
+            truth = {**as_cells(item, spec), "item_id": sample.doc_id}
+        else:
+            truth = _bare(sample, task)
+        cells = {**truth, **given, "prediction": sample.prediction}
+        whole = _complete(cells, cells, log.model or name, sample.doc_id, sample.where)
+        if held is not None:
+            held.note(whole)
+        yield whole
+    if held is not None:
+        yield from held.rest(source.incomplete, source.say)
+    elif spec is not None and n_samples < spec.n_rows:
+        source.say(f"{name}: {n_samples} of the {spec.n_rows} rows of {spec.name} are in the log")
+
+
+def _bare(sample: lmms_logs.Sample, task: str) -> dict[str, Any]:
+    """What a log says of an item of a task that vtc does not know."""
+    return {
+        "benchmark": task,
+        "item_id": sample.doc_id,
+        "image_id": sample.image or sample.doc_id,
+        "references": lmms_rows.bare_references(sample),
+    }
+
+
+def _named(row: Mapping[str, Any], given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The cells of a row that scoring reads, and what is given for those it lacks."""
     cells = {key: row[key] for key in NEEDED if row.get(key) is not None}
     for key, value in given.items():
         if key != "metric" and key in cells:
@@ -64,22 +158,31 @@ def _complete(
         cells[key] = value
     if "prediction" in row:
         cells.setdefault("prediction", "")  # An empty answer, which CSV cannot tell from none.
+    return cells
+
+
+def _complete(
+    cells: dict[str, Any], row: Mapping[str, Any], stem: str, position: str, where: str
+) -> dict[str, Any]:
+    """All columns NEEDED, checked; `row` is what stood in the file."""
     cells.setdefault("run_id", stem)
     cells.setdefault("backbone", cells["run_id"])
     cells.setdefault("compressor", "unknown")
-    cells.setdefault("item_id", str(index))
+    cells.setdefault("item_id", position)
     cells.setdefault("image_id", str(cells["item_id"]))
     if "references" in cells:
         cells["references"] = answers_of(cells["references"])
     for column in _COLUMNS:
         if column.name not in cells and not column.nullable:
             state = "empty" if column.name in row else "missing"
-            raise InputError(f"{where}: column '{column.name}' is {state}; {_way_out(column.name)}")
+            raise InputError(
+                f"{where}: column '{column.name}' is {state}; {_way_out(column.name, cells)}"
+            )
     return {column.name: checked(cells.get(column.name), column, where) for column in _COLUMNS}
 
 
 def _refuse_contradiction(cell: Any, value: Any, key: str, where: str) -> None:
-    column = next(column for column in _COLUMNS if column.name == key)
+    column = _BY_NAME[key]
     if checked(cell, column, where) != checked(value, column, _flag(key)):
         raise InputError(
             f"{where}: column '{key}' says {cell}, but {_flag(key)} says {value}; "
@@ -91,7 +194,9 @@ def _flag(column: str) -> str:
     return f"--{column.replace('_', '-')}"
 
 
-def _way_out(column: str) -> str:
+def _way_out(column: str, cells: Mapping[str, Any]) -> str:
     if column in (*GIVEN, "benchmark", "task", "metric"):
         return f"add it, or give {_flag(column)}"
+    if column == "references" and cells.get("benchmark") in SPECS:
+        return f"add it, or give a folder of the rows of {cells['benchmark']} with --data-dir"
     return "add it to the table"

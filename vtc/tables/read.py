@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,13 +19,24 @@ __all__ = [
     "parse_json_rows",
     "read_rows",
     "read_text",
+    "stream_rows",
 ]
+
+
+_BATCH = 8192  # Rows of a Parquet file held at a time.
 
 
 class Read(NamedTuple):
     """Rows of a table, and the footer of the artifact they came from (empty for CSV and JSON)."""
 
     rows: list[dict[str, Any]]
+    footer: dict[str, Any]
+
+
+class Stream(NamedTuple):
+    """Rows of a table as they are asked for, and the footer of the artifact they come from."""
+
+    rows: Iterator[dict[str, Any]]
     footer: dict[str, Any]
 
 
@@ -53,6 +65,51 @@ def read_rows(path: str | Path, spec: Table | None = None, *, empty: bool = Fals
     if not raw.rows and not empty:
         raise InputError(f"{name} has no rows")
     return Read(_check_rows(raw, spec, name), raw.footer)
+
+
+def stream_rows(path: str | Path, columns: Collection[str] | None = None) -> Stream:
+    """A table as rows that come as they are asked for; a Parquet file need not fit in memory.
+
+    Rows come as `read_rows` gives them without a spec; of a Parquet file only `columns`, where
+    they are named. Raises InputError as `read_rows`, for damage when it is met.
+    """
+    if str(path) == "-" or not _is_parquet(Path(path)):
+        whole = read_rows(path)
+        return Stream(iter(whole.rows), whole.footer)
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _damaged(str(path), error) from None
+    names = file.schema_arrow.names
+    wanted = names if columns is None else [name for name in names if name in columns]
+    footer = footer_of(file.schema_arrow.metadata or {}, str(path))
+    return Stream(_batches(file, wanted, str(path)), footer)
+
+
+def _is_parquet(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(4) == b"PAR1"
+    except OSError:
+        return False  # `read_rows` says what is wrong with it.
+
+
+def _batches(file: Any, columns: list[str], name: str) -> Iterator[dict[str, Any]]:
+    import pyarrow as pa
+
+    try:
+        for batch in file.iter_batches(batch_size=_BATCH, columns=columns):
+            yield from batch.to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(name, error) from None
+
+
+def _damaged(name: str, error: Exception) -> InputError:
+    first = (str(error).splitlines() or ["unreadable"])[0]
+    return InputError(f"{name} is a damaged or truncated Parquet file: {first}")
 
 
 def title(path: str | Path) -> str:
@@ -108,8 +165,7 @@ def _read_parquet(data: bytes, name: str) -> _Raw:
         table = pq.ParquetFile(io.BytesIO(data)).read()
         rows = table.to_pylist()
     except (pa.ArrowException, OSError, ValueError) as error:
-        first = (str(error).splitlines() or ["unreadable"])[0]
-        raise InputError(f"{name} is a damaged or truncated Parquet file: {first}") from None
+        raise _damaged(name, error) from None
     return _Raw(rows, footer_of(table.schema.metadata or {}, name))
 
 
