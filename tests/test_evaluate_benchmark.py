@@ -7,7 +7,9 @@ import pytest
 
 from vtc.errors import InputError
 from vtc.evaluate.benchmark import distinct, read_benchmark
+from vtc.evaluate.benchmarks.loading import Where
 from vtc.evaluate.chance import MIN_GROUP, chance
+from vtc.evaluate.choosing import choose
 from vtc.evaluate.items import Item, read_items
 from vtc.tables.spec import Column, Table
 from vtc.tables.write import write_rows
@@ -94,7 +96,11 @@ answers = "answer"
         ('name = "colours"', 'name = "c"\ncolor = 1', "unknown key 'color'"),
         ('name = "colours"', "name = ", "is not valid TOML"),
         ('id = "qid"', 'id = "split"', "id 'test' stands twice in column 'split'"),
-        ('id = "qid"', 'key = "qid"', r"\[columns\] may name id, image, question and answers"),
+        (
+            'id = "qid"',
+            'key = "qid"',
+            r"\[columns\] may name question, answers, id, image, choices",
+        ),
         ('answers = "answers"', 'answers = "gold"', "row 0: no column 'gold'; it has qid, picture"),
         ('images = "pictures"', 'images = "nowhere"', "image root .*nowhere is no folder"),
         ('split = "test"', 'split = "dev"', "no row of .*rows.json passes its filter"),
@@ -144,28 +150,97 @@ def test_chance_answers_each_question_text_by_its_best_constant():
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
+RECIPES = Path(__file__).parents[1] / "recipes" / "benchmarks"
+
+
 @pytest.mark.skipif(not DATA.is_dir(), reason="the real data sets are not here")
-def test_real_rows_are_read_where_they_stand(tmp_path):
-    common = f'images = "{DATA}/SET"\nmetric = "exact_match"\n'
-    easy = (
-        f'name = "easy-vqa"\ntask = "reasoning"\nrows = "{DATA}/easy_vqa/test/questions.json"\n'
-        f"{common}".replace("SET", "easy_vqa")
-        + 'fields = ["question", "answer", "image_id"]\n'
-        '[columns]\nimage = "test/images/{image_id}.png"\nanswers = "answer"\n'
-    )
-    lines = (
-        f'name = "sroie"\ntask = "ocr"\nrows = "{DATA}/sroie_lines/lines.jsonl"\n{common}'.replace(
-            "SET", "sroie_lines"
-        )
-        + 'filter = { split = "test" }\n'
-        '[columns]\nimage = "image"\nanswers = "answer"\n'
-    )
-    found = {}
-    for text in (easy, lines):
-        (tmp_path / "b.toml").write_text(text)
-        benchmark = read_benchmark(tmp_path / "b.toml")
-        items = read_items(benchmark)
-        assert (benchmark.images / items[-1].images[0]).is_file()
-        found[benchmark.name] = (len(items), round(chance(items, "exact_match"), 3))
-    # The data's own notes: blind .670 (fitted on the training questions) and .019.
-    assert found == {"easy-vqa": (9673, 0.678), "sroie": (809, 0.027)}
+@pytest.mark.parametrize(
+    ("recipe", "folder", "n_items", "blind"),
+    [
+        # The data's own notes: blind .670 (fitted on the training questions) and .019.
+        ("easy-vqa", "easy_vqa", 9673, 0.678),
+        ("receipt-lines", "sroie_lines", 809, 0.027),
+        ("nlvr", "nlvr_v1", 990, 0.562),
+        ("puzzlevqa", "puzzlevqa", 2000, 0.321),
+    ],
+)
+def test_recipes_read_real_rows_where_they_stand(tmp_path, recipe, folder, n_items, blind):
+    text = (RECIPES / f"{recipe}.toml").read_text().replace('"anls"', '"exact_match"')
+    if recipe == "puzzlevqa":
+        text = f'image_suffix = ".jpg"\n{text}'
+    (tmp_path / "b.toml").write_text(text)
+    benchmark = read_benchmark(tmp_path / "b.toml", data_dir=DATA / folder)
+    items = read_items(benchmark)
+    assert benchmark.name == recipe
+    assert all((benchmark.images / items[n].images[0]).is_file() for n in (0, -1))
+    assert (len(items), round(chance(items, benchmark.metric), 3)) == (n_items, blind)
+
+
+CHOICES = """
+name = "mine"
+task = "general"
+rows = "*.jsonl"
+metric = "mmbench"
+prompt = "{question}\\n{choices}"
+facts = ["level"]
+[columns]
+id = "n"
+choices = "options"
+answers = "right"
+group = "of"
+"""
+
+
+def write_circles(folder: Path, **edit) -> Path:
+    rows = [
+        {"n": "0", "question": "Up?", "options": ["cat", "dog"], "right": "cat", "of": 1},
+        {"n": "1", "question": "Two?", "options": "['a', 'b']", "right": "B", "of": 2},
+        {"n": "2", "question": "Up?", "options": ["dog", "cat"], "right": "cat", "of": 1},
+        {"n": "3", "question": "Two?", "options": ["b", "a"], "right": "A", "of": 2},
+    ]
+    rows[0]["level"] = 3
+    rows[2] |= edit
+    for part, some in (("a", rows[:2]), ("b", rows[2:])):
+        (folder / f"{part}.jsonl").write_text("\n".join(map(json.dumps, some)))
+    (folder / "mine.toml").write_text(CHOICES)
+    return folder / "mine.toml"
+
+
+def test_choices_groups_and_several_tables(tmp_path):
+    items = read_items(read_benchmark(write_circles(tmp_path)))
+    assert [item.references for item in items] == [["A"], ["B"], ["B"], ["A"]]
+    assert items[0].prompt == "Up?\nA. cat\nB. dog"
+    assert items[0].about == {"level": 3}
+    assert items[1].choices == ("a", "b")
+    # A limit takes whole groups, wherever their rows stand.
+    some = read_items(read_benchmark(tmp_path / "mine.toml"), 3)
+    assert [item.item_id for item in some] == ["0", "2"]
+    [(_, found)] = choose([str(tmp_path / "mine.toml")], Where(tmp_path))
+    assert found == items
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        ({"right": "cow"}, r"b\.jsonl, row 0, column 'right': 'cow' is none of the choices dog, "),
+        ({"options": "cat"}, "expected a list of choices, found 'cat'"),
+        ({"of": 7}, "question 1 has 1 of its 2 rotations; evaluate them all the same"),
+        ({"n": "1"}, "id '1' stands twice in column 'n'"),
+    ],
+)
+def test_faults_of_choices_and_groups(tmp_path, edit, message):
+    with pytest.raises(InputError, match=message):
+        choose([str(write_circles(tmp_path, **edit))], Where(tmp_path))
+
+
+def test_rows_are_sought_in_the_data_folder_first(tmp_path):
+    toml = write_circles(tmp_path)
+    data = tmp_path / "data"
+    data.mkdir()
+    assert read_benchmark(toml, data_dir=data).tables[0].parent == tmp_path
+    (data / "c.jsonl").write_text("{}")
+    assert read_benchmark(toml, data_dir=data).tables == (data / "c.jsonl",)
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jsonl").unlink()
+    with pytest.raises(InputError, match=r"no file is like .*\*\.jsonl; name --data-dir"):
+        read_benchmark(toml)

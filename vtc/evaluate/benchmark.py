@@ -20,6 +20,8 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "task": (str,),
     "rows": (str,),
     "images": (str,),
+    "image_suffix": (str,),
+    "facts": (list,),
     "metric": (str,),
     "prompt": (str,),
     "max_new_tokens": (int,),
@@ -33,17 +35,28 @@ _REQUIRED = ("name", "task", "rows", "metric")
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column of the rows is what; `image` may be a template such as "{image_id}.png"."""
+    """Which column of the rows is what; `image` may be a template such as "{image_id}.png".
+
+    `choices` holds the options of a multiple choice, `category` and `group` what MME, POPE and
+    MMBench are scored by.
+    """
 
     question: str = "question"
     answers: str = "answers"
     id: str | None = None
     image: str | None = None
+    choices: str | None = None
+    category: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The settings of a benchmark, its paths resolved; `inputs` are the files it was read from."""
+    """The settings of a benchmark, its paths resolved; `inputs` are the files it was read from.
+
+    `image_suffix` replaces that of the images' names; `facts` are columns that the metric reads
+    besides the answers (MathVista's answer_type).
+    """
 
     source: Path | str
     name: str
@@ -56,12 +69,14 @@ class Benchmark:
     chance: float | None = None
     fields: tuple[str, ...] = ()
     filter: dict[str, Any] = field(default_factory=dict)
+    image_suffix: str | None = None
+    facts: tuple[str, ...] = ()
     inputs: tuple[Path, ...] = ()
 
     @property
-    def rows(self) -> Path:
-        """The table of rows that a TOML file names."""
-        return self.inputs[-1]
+    def tables(self) -> tuple[Path, ...]:
+        """The tables of rows that a TOML file names."""
+        return self.inputs[1:]
 
     @property
     def prompt_sha(self) -> str:
@@ -69,10 +84,15 @@ class Benchmark:
         return hashlib.sha256(self.prompt.encode()).hexdigest()[:16]
 
 
-def read_benchmark(path: str | Path, images: str | Path | None = None) -> Benchmark:
+def read_benchmark(
+    path: str | Path,
+    images: str | Path | None = None,
+    data_dir: str | Path | None = None,
+) -> Benchmark:
     """Read a benchmark's TOML file; `images` overrides its image root.
 
-    Relative paths in the file are relative to the file's own folder.
+    Relative paths in the file are relative to `data_dir` (or its folder of the benchmark's name),
+    if the rows are there, else to the file's own folder. `rows` may be a pattern such as "*.json".
     Raises InputError naming the file and the key for anything missing, unknown or mistyped.
     """
     path = Path(path)
@@ -81,23 +101,40 @@ def read_benchmark(path: str | Path, images: str | Path | None = None) -> Benchm
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path} is not valid TOML: {error}") from None
     _check_keys(settings, path)
-    folder = path.resolve().parent
+    folder, tables = _tables(path, settings.pop("rows"), settings["name"], data_dir)
     root = Path(images).resolve() if images else folder / settings.pop("images", ".")
     settings.pop("images", None)
     try:
         columns = Columns(**settings.pop("columns", {}))
     except TypeError:
         raise InputError(
-            f"{path}: [columns] may name id, image, question and answers only"
+            f"{path}: [columns] may name {', '.join(Columns.__dataclass_fields__)} only"
         ) from None
     return Benchmark(
         source=path,
         images=root,
-        inputs=(path, folder / settings.pop("rows")),
+        inputs=(path, *tables),
         columns=columns,
         fields=tuple(settings.pop("fields", ())),
+        facts=tuple(settings.pop("facts", ())),
         **settings,
     )
+
+
+def _tables(
+    path: Path, rows: str, name: str, data_dir: str | Path | None
+) -> tuple[Path, list[Path]]:
+    """The folder that relative paths are relative to, and the tables of rows in it."""
+    folders = [path.resolve().parent]
+    if data_dir is not None:
+        folders = [Path(data_dir).resolve() / name, Path(data_dir).resolve(), *folders]
+    for folder in folders:
+        found = sorted(folder.glob(rows)) if "*" in rows else [folder / rows]
+        if found and found[0].exists():
+            return folder, found
+    if "*" in rows:
+        raise InputError(f"{path}: no file is like {folders[0] / rows}; name --data-dir")
+    return folders[-1], [folders[-1] / rows]
 
 
 def fill(template: str, row: dict[str, Any], where: str) -> str:

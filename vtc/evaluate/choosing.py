@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vtc.evaluate.benchmark import Benchmark, distinct, read_benchmark
-from vtc.evaluate.benchmarks.loading import Where, load
+from vtc.evaluate.benchmarks.loading import Where, load, refuse_incomplete
 from vtc.evaluate.benchmarks.registry import SPECS, find
 from vtc.evaluate.item import Item
 from vtc.evaluate.items import read_items
@@ -44,8 +44,10 @@ def choose(
     chosen = []
     for name, file in zip(names, own, strict=True):
         if file:
-            benchmark = read_benchmark(name, where.images)
-            chosen.append((benchmark, read_items(benchmark, limit)))
+            benchmark = read_benchmark(name, where.images, where.data_dir)
+            items = read_items(benchmark, limit)
+            refuse_incomplete(benchmark, items, where.incomplete)
+            chosen.append((benchmark, items))
         else:
             chosen.append(load(find(name), where, limit))
         distinct([benchmark for benchmark, _ in chosen])

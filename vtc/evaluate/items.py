@@ -1,12 +1,14 @@
 """The items of a benchmark: its rows read, filtered, checked and turned into prompts."""
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from vtc.errors import InputError
 from vtc.evaluate import metrics
 from vtc.evaluate.benchmark import Benchmark, fill, is_template
+from vtc.evaluate.benchmarks.rows import literal_list
+from vtc.evaluate.benchmarks.spec import letter, lettered
 from vtc.evaluate.item import Item
 from vtc.tables.read import parse_json_array, read_rows, read_text
 
@@ -17,15 +19,21 @@ def read_items(benchmark: Benchmark, limit: int | None = None) -> list[Item]:
     Raises InputError naming the rows' file, the row (from 0) and the column: a missing column, an
     empty question, no answers, an id used twice, an image root that is no folder, no rows left.
     """
-    rows = _rows(benchmark)
-    items = []
-    for index, row in enumerate(rows):
-        if _passes(row, benchmark, f"{benchmark.rows}, row {index}"):
-            items.append(_item(row, index, benchmark))
-        if limit is not None and len(items) == limit:
-            break
+    items: list[Item] = []
+    number = 0
+    for table in benchmark.tables:
+        for index, row in enumerate(_rows(benchmark, table)):
+            where = f"{table}, row {index}"
+            # Rows of one group may stand far apart: then all are read.
+            wanted = limit is None or len(items) < limit or benchmark.columns.group is not None
+            if wanted and _passes(row, benchmark, where):
+                items.append(_item(row, number, benchmark, where))
+            number += 1
+    if limit is not None:
+        items = whole_groups(items, limit)
     if not items:
-        raise InputError(f"{benchmark.source}: no row of {benchmark.rows} passes its filter")
+        tables = ", ".join(map(str, benchmark.tables))
+        raise InputError(f"{benchmark.source}: no row of {tables} passes its filter")
     _refuse_duplicates(items, benchmark)
     if any(item.images for item in items) and not benchmark.images.is_dir():
         raise InputError(
@@ -33,6 +41,19 @@ def read_items(benchmark: Benchmark, limit: int | None = None) -> list[Item]:
             "mend 'images' in it, or give --images"
         )
     return items
+
+
+def whole_groups(items: list[Item], limit: int) -> list[Item]:
+    """The first items, whole groups of them: as many as `limit` holds and at least one group."""
+    groups: dict[str, list[int]] = {}
+    for number, item in enumerate(items):
+        groups.setdefault(item.group or f" {number}", []).append(number)
+    taken: list[int] = []
+    for found in groups.values():
+        if taken and len(taken) + len(found) > limit:
+            break
+        taken += found
+    return [items[number] for number in sorted(taken)]
 
 
 def answers_of(cell: Any) -> list[str]:
@@ -49,10 +70,9 @@ def answers_of(cell: Any) -> list[str]:
     return [str(a["answer"] if isinstance(a, dict) and "answer" in a else a) for a in answers]
 
 
-def _rows(benchmark: Benchmark) -> list[dict[str, Any]]:
+def _rows(benchmark: Benchmark, path: Path) -> list[dict[str, Any]]:
     if not benchmark.fields:
-        return read_rows(benchmark.rows).rows
-    path = Path(benchmark.rows)
+        return read_rows(path).rows
     text = read_text(path)
     if not text.lstrip().startswith("["):
         raise InputError(f"{path}: 'fields' in {benchmark.source} asks for a JSON list of lists")
@@ -78,20 +98,40 @@ def _passes(row: dict[str, Any], benchmark: Benchmark, where: str) -> bool:
     return True
 
 
-def _item(row: dict[str, Any], index: int, benchmark: Benchmark) -> Item:
-    where = f"{benchmark.rows}, row {index}"
+def _item(row: dict[str, Any], index: int, benchmark: Benchmark, where: str) -> Item:
     columns = benchmark.columns
     # A question of LLaVA's files may carry the mark of its image; the prompt places it itself.
     question = str(_cell(row, columns.question, where)).replace("<image>", "").strip()
     if not question:
         raise InputError(f"{where}, column '{columns.question}': the question is empty")
+    choices = _choices(row, columns.choices, where)
+    known = {**row, "question": question}
+    if choices:
+        known["choices"] = lettered(choices)
+    images = _images(row, columns.image, where)
+    if benchmark.image_suffix is not None:
+        images = tuple(str(PurePath(name).with_suffix(benchmark.image_suffix)) for name in images)
     return Item(
         item_id=str(_cell(row, columns.id, where)) if columns.id else str(index),
-        images=_images(row, columns.image, where),
+        images=images,
         question=question,
-        prompt=fill(benchmark.prompt, {**row, "question": question}, where),
-        references=_references(row, benchmark, where),
+        prompt=fill(benchmark.prompt, known, where),
+        references=_references(row, choices, benchmark, where),
+        choices=choices,
+        category=str(_cell(row, columns.category, where)) if columns.category else None,
+        group=str(_cell(row, columns.group, where)) if columns.group else None,
+        about={name: row[name] for name in benchmark.facts if row.get(name) is not None},
     )
+
+
+def _choices(row: dict[str, Any], column: str | None, where: str) -> tuple[str, ...]:
+    if column is None:
+        return ()
+    cell = _cell(row, column, where)
+    found = literal_list(cell) if isinstance(cell, str) else cell
+    if not isinstance(found, list) or len(found) < 2:
+        raise InputError(f"{where}, column '{column}': expected a list of choices, found {cell!r}")
+    return tuple(map(str, found))
 
 
 def _images(row: dict[str, Any], column: str | None, where: str) -> tuple[str, ...]:
@@ -106,8 +146,21 @@ def _images(row: dict[str, Any], column: str | None, where: str) -> tuple[str, .
     return tuple(str(image) for image in listed if image not in (None, ""))
 
 
-def _references(row: dict[str, Any], benchmark: Benchmark, where: str) -> list[str]:
+def _references(
+    row: dict[str, Any], choices: tuple[str, ...], benchmark: Benchmark, where: str
+) -> list[str]:
+    """The accepted answers; of a multiple choice its letter, where the row has the text."""
     found = answers_of(_cell(row, benchmark.columns.answers, where))
+    if choices:
+        letters = [letter(number) for number in range(len(choices))]
+        for number, answer in enumerate(found):
+            if answer in choices:
+                found[number] = letters[choices.index(answer)]
+            elif answer not in letters:
+                raise InputError(
+                    f"{where}, column '{benchmark.columns.answers}': '{answer}' is none of the "
+                    f"choices {', '.join(choices)}"
+                )
     needed = metrics.METRICS[benchmark.metric].min_references
     if len(found) < needed:
         raise InputError(
@@ -134,7 +187,7 @@ def _refuse_duplicates(items: list[Item], benchmark: Benchmark) -> None:
     for item in items:
         if item.item_id in seen:
             raise InputError(
-                f"{benchmark.rows}: id '{item.item_id}' stands twice in column "
-                f"'{benchmark.columns.id}'"
+                f"{', '.join(map(str, benchmark.tables))}: id '{item.item_id}' stands twice in "
+                f"column '{benchmark.columns.id}'"
             )
         seen.add(item.item_id)

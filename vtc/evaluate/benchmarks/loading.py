@@ -53,11 +53,6 @@ def load(spec: Spec, where: Where, limit: int | None = None) -> tuple[Benchmark,
     items = list(items_of(spec, rows, keep))
     if not items:
         raise InputError(f"benchmark {spec.name}: no rows in {place or spec.data.ids[0]}")
-    lacking = metrics.METRICS[spec.metric].incomplete([_as_row(item) for item in items])
-    if lacking and not where.incomplete:
-        raise InputError(
-            f"benchmark {spec.name}: {lacking}; evaluate them all the same with --incomplete"
-        )
     folder = place if place is None or place.is_dir() else place.parent
     named = where.images or folder or where.pictures
     benchmark = Benchmark(
@@ -70,7 +65,17 @@ def load(spec: Spec, where: Where, limit: int | None = None) -> tuple[Benchmark,
         max_new_tokens=spec.max_new_tokens,
         inputs=(place,) if place is not None and place.is_file() else (),
     )
+    refuse_incomplete(benchmark, items, where.incomplete)
     return benchmark, items
+
+
+def refuse_incomplete(benchmark: Benchmark, items: list[Item], allowed: bool) -> None:
+    """Raise InputError for pairs or circles of which rows are missing, unless that is allowed."""
+    lacking = metrics.METRICS[benchmark.metric].incomplete([_as_row(item) for item in items])
+    if lacking and not allowed:
+        raise InputError(
+            f"benchmark {benchmark.name}: {lacking}; evaluate them all the same with --incomplete"
+        )
 
 
 def rows_of(spec: Spec, where: Where) -> Iterator[Numbered]:
