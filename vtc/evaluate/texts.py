@@ -129,16 +129,27 @@ def _similarity(prediction: str, parsed: str, reference: str) -> float:
 
 
 def levenshtein(first: str, second: str) -> int:
-    """Least number of single-character insertions, deletions and substitutions between texts."""
-    if first == second:
-        return 0
-    if len(first) < len(second):
-        first, second = second, first
-    above = list(range(len(second) + 1))
-    for i, letter in enumerate(first, start=1):
-        row = [i]
-        for j, other in enumerate(second, start=1):
-            change = above[j - 1] + (letter != other)
-            row.append(min(change, above[j] + 1, row[j - 1] + 1))
-        above = row
-    return above[-1]
+    """Least number of single-character insertions, deletions and substitutions between texts.
+
+    Bit-parallel (Myers 1999, in Hyyrö's form of 2003): a column of the table at a time, held as the
+    bits of its vertical steps up and down, so that long texts take no longer than they must.
+    """
+    pattern, text = sorted((first, second), key=len)
+    if not pattern:
+        return len(text)
+    places: dict[str, int] = {}
+    for at, letter in enumerate(pattern):
+        places[letter] = places.get(letter, 0) | 1 << at
+    last, mask = 1 << len(pattern) - 1, (1 << len(pattern)) - 1
+    up, down, distance = mask, 0, len(pattern)
+    for letter in text:
+        equal = places.get(letter, 0)
+        diagonal = equal | down
+        zero = (((equal & up) + up) ^ up) | equal
+        right_up = down | ~(zero | up)
+        right_down = up & zero
+        distance += bool(right_up & last) - bool(right_down & last)
+        right_up = right_up << 1 | 1
+        up = (right_down << 1 | ~(diagonal | right_up)) & mask
+        down = right_up & diagonal & mask
+    return distance
