@@ -7,7 +7,7 @@ import pytest
 from test_rooms import HEAVY
 
 from vtc.commands.preflight import check_features, check_model, check_parts, check_run
-from vtc.compress.choices import CHOICES, POOLING
+from vtc.compress.choices import CHOICES, KNOWN, POOLING, listed
 from vtc.compress.registry import COMPRESSORS
 from vtc.errors import InputError
 
@@ -15,9 +15,19 @@ from vtc.errors import InputError
 def test_the_light_choices_are_the_compressors_own():
     assert list(CHOICES) == list(COMPRESSORS)
     assert {name for name, kind in COMPRESSORS.items() if kind.pools} == set(POOLING)
+    for name, kind in COMPRESSORS.items():
+        known = KNOWN[name]
+        flags = (known.pools, known.elastic, known.needs_query)
+        assert flags == (kind.pools, kind.elastic, kind.needs_query), name
     for grid in ((1, 1), (6, 6), (24, 24), (2, 3)):
         for name, kind in COMPRESSORS.items():
             assert CHOICES[name](grid) == kind.supported(grid)
+
+
+def test_runs_of_numbers_are_said_in_short():
+    assert listed([1, 4, 9, 36]) == "1, 4, 9, 36"
+    assert listed([*range(1, 257), 300, 301]) == "1 to 256, 300, 301"
+    assert listed([]) == ""
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """The numbers of visual tokens each compressor can make of a grid of patches. Light: no torch, so
 that a V that cannot be is refused before anything is loaded."""
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from vtc.errors import InputError
 
@@ -14,6 +16,11 @@ def every_patch(grid: Grid) -> list[int]:
     return [grid[0] * grid[1]]
 
 
+def up_to_every_patch(grid: Grid) -> list[int]:
+    """Any number of tokens, up to one a patch."""
+    return list(range(1, grid[0] * grid[1] + 1))
+
+
 def square_choices(grid: Grid) -> list[int]:
     """The k * k whose k divides the side of a square grid; none for another grid."""
     rows, columns = grid
@@ -22,21 +29,67 @@ def square_choices(grid: Grid) -> list[int]:
     return [side * side for side in range(1, rows + 1) if rows % side == 0]
 
 
-CHOICES: dict[str, Callable[[Grid], list[int]]] = {
-    "mlp": every_patch,
-    "avgpool": square_choices,
-    "tokenpacker": square_choices,
-}
-"""By the names of the registry: what the class's `supported` says."""
+def any_square(grid: Grid) -> list[int]:
+    """The k * k up to the side of a square grid, whether k divides it or not."""
+    rows, columns = grid
+    return [side * side for side in range(1, rows + 1)] if rows == columns else []
 
-POOLING = ("avgpool",)
-"""Those whose class `pools`: means of windows serve them as well as the patches themselves."""
+
+MOST_QUERIES = 256
+"""The learned queries of MQT, a 16 x 16 grid of them."""
+
+
+def nested_queries(grid: Grid) -> list[int]:
+    """Any number of the first queries; there are 256, on a small grid the square below N."""
+    return list(range(1, n_queries(grid) + 1))
+
+
+def n_queries(grid: Grid) -> int:
+    """The largest square number of queries up to 256 and to the number of patches."""
+    return math.isqrt(min(MOST_QUERIES, grid[0] * grid[1])) ** 2
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a compressor before its class is loaded, which takes torch.
+
+    `where` is module:class; the others are what the class says: its `supported`, and its flags.
+    """
+
+    where: str
+    supported: Callable[[Grid], list[int]]
+    pools: bool = False
+    elastic: bool = False
+    needs_query: bool = False
+
+
+KNOWN: dict[str, Known] = {
+    "mlp": Known("vtc.compress.mlp:Mlp", every_patch),
+    "avgpool": Known("vtc.compress.avgpool:AvgPool", square_choices, pools=True),
+    "tokenpacker": Known("vtc.compress.tokenpacker:TokenPacker", square_choices),
+}
+"""The registry: a line a compressor."""
+
+CHOICES = {name: known.supported for name, known in KNOWN.items()}
+POOLING = tuple(name for name, known in KNOWN.items() if known.pools)
+
+
+def listed(numbers: Sequence[int]) -> str:
+    """Ascending whole numbers as words: runs of three or more as "1 to 256"."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    words = [f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs]
+    return ", ".join(words)
 
 
 def check_name(name: str) -> None:
     """Raise InputError, naming all compressors, for an unknown one."""
-    if name not in CHOICES:
-        raise InputError(f"no compressor is named '{name}'; choose from {', '.join(CHOICES)}")
+    if name not in KNOWN:
+        raise InputError(f"no compressor is named '{name}'; choose from {', '.join(KNOWN)}")
 
 
 def check_visual_tokens(
@@ -50,10 +103,9 @@ def check_visual_tokens(
             "use compressor mlp or a square image size"
         )
     if visual_tokens not in supported:
-        choices = ", ".join(map(str, supported))
         raise InputError(
             f"{name} cannot make {visual_tokens} visual tokens of a {rows}x{columns} grid; "
-            f"choose from {choices}"
+            f"choose from {listed(supported)}"
         )
 
 

@@ -36,11 +36,23 @@ class Compressor(nn.Module, ABC):
 
     A subclass sets `request`, builds its layers, and takes its own settings as keyword arguments
     with defaults. It raises InputError for a V it does not support, and never rounds V.
+
+    An elastic one takes `visual_tokens` at forward too: any V that it supports up to its own.
     """
 
     request: FeatureRequest
+    source: ClassVar[str] = ""
+    """The paper it is from."""
     pools: ClassVar[bool] = False
     """Whether means of equal square windows of patches serve as well as the patches themselves."""
+    elastic: ClassVar[bool] = False
+    """Whether one set of weights serves several V, each trained in its turn."""
+    needs_query: ClassVar[bool] = False
+    """Whether it compresses an image for the question asked about it."""
+    needs_cls: ClassVar[bool] = False
+    """Whether it needs the encoder's class token."""
+    trained: ClassVar[bool] = True
+    """Whether it has weights to train."""
 
     def __init__(self, *, grid: Grid, visual_tokens: int) -> None:
         super().__init__()
@@ -65,6 +77,22 @@ class Compressor(nn.Module, ABC):
             f"{n_patches} patches in place of {rows * columns} do not serve {type(self).__name__} "
             f"at V = {self.visual_tokens}"
         )
+
+    @property
+    def trained_visual_tokens(self) -> tuple[int, ...]:
+        """The V that training takes its turns from, ascending; its own alone if not elastic."""
+        return (self.visual_tokens,)
+
+    def turn(self, visual_tokens: int | None) -> int:
+        """The V of one forward pass of an elastic compressor: the one asked for, or its own.
+
+        Raises InputError for a V that it does not support, or above its own.
+        """
+        if visual_tokens is None:
+            return self.visual_tokens
+        choices = [v for v in self.supported(self.grid) if v <= self.visual_tokens]
+        check_visual_tokens(type(self).__name__, self.grid, visual_tokens, choices)
+        return visual_tokens
 
     @classmethod
     @abstractmethod

@@ -1,27 +1,30 @@
-"""The compressors by name, and building one."""
+"""The compressors' classes by name, and building one; their lines stand in choices.KNOWN."""
 
 import inspect
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
-from vtc.compress.avgpool import AvgPool
-from vtc.compress.choices import check_name
+from vtc.compress.choices import KNOWN, Known, check_name
 from vtc.compress.interface import Compressor, Grid
-from vtc.compress.mlp import Mlp
-from vtc.compress.tokenpacker import TokenPacker
 from vtc.errors import InputError
 
-COMPRESSORS: dict[str, type[Compressor]] = {
-    "mlp": Mlp,
-    "avgpool": AvgPool,
-    "tokenpacker": TokenPacker,
-}
+
+def load_class(known: Known) -> type[Compressor]:
+    """The class that a line of the registry names."""
+    module, name = known.where.split(":")
+    return getattr(import_module(module), name)
+
+
+COMPRESSORS = {name: load_class(known) for name, known in KNOWN.items()}
 _GIVEN = ("vision_width", "text_width", "depth", "grid", "visual_tokens")
 
 
 def find(name: str) -> type[Compressor]:
     """The class of a compressor. Raises InputError, naming all, for an unknown name."""
     check_name(name)
+    if name not in COMPRESSORS:  # A line that was added to the registry since.
+        COMPRESSORS[name] = load_class(KNOWN[name])
     return COMPRESSORS[name]
 
 
