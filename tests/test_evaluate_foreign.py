@@ -14,6 +14,7 @@ from lmms_samples import PICTURES, TASKS, sample, write_log
 from vtc.errors import InputError
 from vtc.evaluate.aggregate import aggregate, score_item
 from vtc.evaluate.benchmarks.registry import SPECS
+from vtc.evaluate.lean import lean
 from vtc.evaluate.lmms_logs import benchmark_of
 from vtc.evaluate.lmms_rows import options
 from vtc.evaluate.predictions import Source, read_predictions
@@ -181,6 +182,18 @@ def test_items_left_out_count_as_wrong_and_unknown_ones_are_refused(data, tmp_pa
     path = write_csv(path, [{"prediction": "x"}])
     with pytest.raises(InputError, match="column 'item_id' is missing; it joins predictions"):
         scored(path, data_dir=data, given=given)
+
+
+def test_lean_rows_add_up_to_the_same(data, tmp_path):
+    for name in ("pope", "gqa", "mmbench"):
+        path = write_log(tmp_path, name, samples_of(name, data))
+        source = Source(RUN, data_dir=data)
+        rows = [score_item(row) for row in read_predictions(path, source)]
+        assert aggregate(lean(rows, False)) == aggregate(rows)
+        for short, full in zip(lean(rows, False), rows, strict=True):
+            assert dict(short).items() == {key: full[key] for key in short}.items()
+    [one] = lean(rows[:1], False)
+    assert one is rows[0]  # A circle's rows keep what their total reads.
 
 
 def test_logs_of_several_models_become_points_of_a_law(data, tmp_path):

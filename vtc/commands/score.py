@@ -54,6 +54,7 @@ def score(
     from vtc import console
     from vtc.evaluate.aggregate import aggregate, score_item
     from vtc.evaluate.average import averaged
+    from vtc.evaluate.lean import lean
     from vtc.evaluate.predictions import Source, read_predictions
     from vtc.tables import specs
     from vtc.tables.provenance import footer
@@ -66,7 +67,7 @@ def score(
     source = Source(given, data_dir, incomplete, console.say)
     items = (item for path in predictions for item in read_predictions(path, source))
     scored = (score_item(item, compat is not None) for item in items)
-    rows = aggregate(scored, compat is not None, incomplete)
+    rows = aggregate(lean(scored, compat is not None), compat is not None, incomplete)
     rows = averaged(rows, average, sets, incomplete)
     about = footer(settings=settings, inputs=predictions, seed=given["seed"])
     columns = "run_id backbone n_params visual_tokens benchmark score stderr chance n_items"
