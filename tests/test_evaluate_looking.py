@@ -76,8 +76,9 @@ def test_wrong_answers_on_the_screen_and_on_a_sheet(tiny_world: TinyWorld, tmp_p
     rows.append(prediction(5, 0.0, image_id="0.png 1.png", question="which of two?"))
     rows.append(prediction(6, 0.0, image_id="6", question="text alone"))
     table, out = tmp_path / "p.parquet", tmp_path / "wrong.png"
-    write_rows(rows, specs.PREDICTIONS, table)
-    done = vtc("show", table, "--wrong", "-n", 4, "--sheet", out, "--images", tiny_world.images)
+    footer = {"settings": {"images": {"b": str(tiny_world.images), "gone": "/no/such"}}}
+    write_rows(rows, specs.PREDICTIONS, table, footer=footer)
+    done = vtc("show", table, "--wrong", "-n", 4, "--sheet", out)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("1/4  b  0  0.png  ")
     assert done.stdout.count("  truth     yes") == 4

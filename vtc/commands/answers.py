@@ -30,18 +30,16 @@ def show(
 
 
 def _roots(footer: Mapping[str, Any], images: str | None) -> Iterator[Path]:
-    """Where pictures may be: as given, else where the benchmarks that made the table say."""
+    """Where pictures may be: as given, else where they were when the table was made."""
     if images is not None:
         if not Path(images).is_dir():
             raise InputError(f"--images {images} is no folder")
         yield Path(images)
         return
-    from vtc.evaluate.benchmark import read_benchmark
-
-    for entry in footer.get("inputs", ()):
-        path = Path(entry.get("path", ""))
-        if path.suffix == ".toml" and path.is_file():
-            yield read_benchmark(path).images
+    known = footer.get("settings", {}).get("images", {})
+    for root in dict.fromkeys(known.values() if isinstance(known, dict) else ()):
+        if Path(root).is_dir():
+            yield Path(root)
 
 
 def _draw(rows: list[Any], out: str, roots: list[Path], force: bool) -> None:
@@ -71,8 +69,11 @@ def _draw(rows: list[Any], out: str, roots: list[Path], force: bool) -> None:
             )
         )
     if not any(cell.pictures for cell in cells) and any(cell.note != _TEXT for cell in cells):
-        where = ", ".join(map(str, roots)) or "any folder known"
-        raise InputError(f"not one picture is found in {where}; give --images ROOT")
+        where = ", ".join(map(str, roots)) or "the folders of the evaluation"
+        raise InputError(
+            f"not one picture is found in {where}; give --images ROOT (eval --save-images keeps "
+            "those of named benchmarks)"
+        )
     with warnings.catch_warnings():
         # Letters of scripts that the font lacks are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph")

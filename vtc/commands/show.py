@@ -21,7 +21,7 @@ from vtc.commands import answers, options
 @click.option("--run", "run_id", help="Only the rows of this run, by its run_id.")
 @click.option("--sheet", help="Draw answers with their images too: a .png, .svg or .pdf file.")
 @click.option(
-    "--images", help="Image root of the sheet. [default: that of the benchmarks' own files]"
+    "--images", help="Image root of the sheet. [default: where the evaluation had the images]"
 )
 @options.output
 def show(
