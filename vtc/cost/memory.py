@@ -171,9 +171,11 @@ def _activation_bytes(
     compressed = compressor.saved_bytes * step.images * a / 4
     embedded = _residual_bytes(setup) * llm.hidden_size * tokens
     encoded = _encoder_bytes(encoder, setup) * step.images if step.encodes else 0
-    # The head's gradient comes first, and waits for the embeddings' where the two are one.
+    # The head's gradient comes first, and waits for the embeddings' where the two are one; then
+    # both stand beside their sum.
     waiting = 4 * llm.n_head if setup.trains == "full" else 0
-    return max(encoded, compressed + embedded + held + max(logits, working) + waiting)
+    ending = 3 * waiting if llm.tied else 0
+    return max(encoded, ending, compressed + embedded + held + max(logits, working) + waiting)
 
 
 def _loss_bytes(vocabulary: int, positions: int, setup: Setup) -> float:
