@@ -211,6 +211,12 @@ def test_logs_of_several_models_become_points_of_a_law(data, tmp_path):
     assert done.returncode == 0, done.stderr
     [law] = map(json.loads, done.stdout.splitlines())
     assert (law["n_points"], law["n_sizes"], law["task"]) == (4, 2, "reasoning")
+    piped = subprocess.run(
+        [sys.executable, "-m", "vtc", "score", "-"],
+        input=path.read_bytes(), capture_output=True, check=False,
+    )  # fmt: skip
+    assert (piped.returncode, piped.stdout) == (2, b"")
+    assert b"is read from its file, not from stdin" in piped.stderr
     damaged = tmp_path / "damaged.jsonl"
     damaged.write_text('{"doc_id": 0, "filtered_resps": "a", "target": "b"}\n{"doc_id": 1,\n')
     done = vtc("score", damaged, "--benchmark", "gqa", "--n-params", "7b", "--visual-tokens", 4)

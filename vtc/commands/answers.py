@@ -62,7 +62,7 @@ def _draw(rows: list[Any], out: str, roots: list[Path], force: bool) -> None:
                 pictures=pictures,
                 note=note,
                 title=_title(row),
-                question=looking.plain(row["question"]),
+                question=looking.asked(row),
                 answer=looking.plain(row["prediction"]) or "(empty)",
                 truth=looking.truth([looking.plain(text) for text in row["references"]]),
                 right=not looking.is_wrong(row),

@@ -59,13 +59,13 @@ def open_log(path: str | Path) -> Log | None:
     if not head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
         return None
     first = _object(head)
-    if _is_sample(first):
+    if is_sample(first):
         rows = stream_json(open(path, "rb"), str(path))  # noqa: SIM115 - the stream closes it.
         found = _NAME.search(path.stem)
         return Log(found["task"] if found else None, path.resolve().parent.name, _read(rows, path))
     whole = first if first is not None else _object(path.read_bytes())
     logs = whole.get("logs") if whole else None
-    if not (isinstance(logs, list) and logs and _is_sample(logs[0])):
+    if not (isinstance(logs, list) and logs and is_sample(logs[0])):
         return None
     configs = whole.get("model_configs") if whole else None
     task = configs.get("task") if isinstance(configs, dict) else None
@@ -88,7 +88,7 @@ def _read(rows: Iterator[Any], path: Path) -> Iterator[Sample]:
     seen: dict[str, str] = {}
     for number, row in enumerate(rows):
         where = f"{path}, sample {number}"
-        if not _is_sample(row):
+        if not is_sample(row):
             raise InputError(f"{where}: no doc_id or no filtered_resps, as lmms-eval's have")
         sample = _sample(row, where)
         if seen.setdefault(sample.doc_id, sample.prediction) != sample.prediction:
@@ -137,7 +137,8 @@ def _image(media: Any) -> str | None:
     return hashlib.sha256("".join(data).encode()).hexdigest()[:16]
 
 
-def _is_sample(row: Any) -> bool:
+def is_sample(row: Any) -> bool:
+    """Whether a row is a sample of a log."""
     return isinstance(row, dict) and "doc_id" in row and ("filtered_resps" in row or "resps" in row)
 
 

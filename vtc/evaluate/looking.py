@@ -108,8 +108,7 @@ def block(row: Row, number: int, total: int) -> str:
         lines += _entry("run", f"{row['run_id']}{tokens}")
     lines += _entry("question", row["question"])
     if row.get("choices"):
-        options = [f"{chr(ord('A') + i)}. {text}" for i, text in enumerate(row["choices"])]
-        lines += _entry("choices", " | ".join(options))
+        lines += _entry("choices", _options(row))
     if row.get("fault"):
         lines += _entry("fault", row["fault"])
     else:
@@ -119,6 +118,15 @@ def block(row: Row, number: int, total: int) -> str:
             lines += _entry("read as", parsed or "(nothing)")
     lines += _entry("truth", truth(row["references"]))
     return "\n".join(lines)
+
+
+def asked(row: Row) -> str:
+    """The question on one line, with its options."""
+    return plain(f"{row['question']} {_options(row)}" if row.get("choices") else row["question"])
+
+
+def _options(row: Row) -> str:
+    return " | ".join(f"{chr(ord('A') + i)}. {text}" for i, text in enumerate(row["choices"]))
 
 
 def truth(references: Sequence[str]) -> str:

@@ -80,6 +80,8 @@ def _table_rows(path: str | Path, stem: str, source: Source) -> Iterator[dict[st
     index = -1
     for index, row in enumerate(read.rows):
         where = f"{name}, row {index}"
+        if index == 0 and lmms_logs.is_sample(row):
+            raise InputError(f"{where}: a log of lmms-eval is read from its file, not from stdin")
         cells = _named(row, source.given, where)
         spec = SPECS.get(str(cells.get("benchmark")))
         if spec is None or "references" in cells or source.data_dir is None:

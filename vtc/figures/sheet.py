@@ -17,6 +17,7 @@ _COLUMNS = 4
 _SIDE = 2.6  # Width of a cell in inches, and height of its pictures.
 _LETTERS = 40  # Letters of a line at the font size below, in that width.
 _LINE = 0.145  # Height of a line in inches.
+_GAP = 0.02  # Between pictures of one cell, a share of its width.
 _FONT = 7.5
 _LONGEST = {"Q": 6, "A": 4, "T": 3}  # Lines of each text, at most.
 # Blue and vermilion (Okabe and Ito 2008): told apart by the colour-blind; the words say it too.
@@ -68,7 +69,7 @@ def _show(axes: Axes, cell: Cell) -> None:
     axes.axis("off")
     n = len(cell.pictures)
     for index, picture in enumerate(cell.pictures):
-        place = axes.inset_axes((index / n, 0, 1 / n, 1))
+        place = axes.inset_axes((index / n, 0, 1 / n - _GAP * (n > 1), 1))
         small = picture.copy()
         small.thumbnail((600, 600))
         place.imshow(small)
@@ -90,14 +91,14 @@ def _lines(cell: Cell) -> list[tuple[str, str]]:
     verdict = "right" if cell.right else "wrong"
     color = _RIGHT if cell.right else _WRONG
     parts = [
-        ("Q", cell.question, "black"),
-        ("A", f"{cell.answer}  ({verdict})", color),
-        ("T", cell.truth, "0.35"),
+        ("Q", "Q: ", cell.question, "black"),
+        ("A", f"A ({verdict}): ", cell.answer, color),
+        ("T", "T: ", cell.truth, "0.35"),
     ]
     found = []
-    for letter, text, shade in parts:
+    for letter, label, text, shade in parts:
         wrapped = textwrap.wrap(
-            text, _LETTERS, initial_indent=f"{letter}: ", subsequent_indent="    ",
+            text, _LETTERS, initial_indent=label, subsequent_indent="    ",
             max_lines=_LONGEST[letter], placeholder=" ...",
         )  # fmt: skip
         found += [(line, shade) for line in wrapped]
