@@ -7,12 +7,17 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 import vtc.model as vtc_model
 from vtc.compress.interface import FeatureRequest
+from vtc.compress.registry import COMPRESSORS
 from vtc.errors import InputError
 from vtc.model.assemble import assemble
 from vtc.model.backbones import load_encoder
 from vtc.model.tower import grid_of, patch_states
 
-LEVELS = {"mlp": (3,), "avgpool": (3,), "tokenpacker": (2, 3)}
+LEVELS = {
+    name: (2, 3) if name == "tokenpacker" else (3,)
+    for name, kind in COMPRESSORS.items()
+    if not kind.needs_query
+}
 
 
 def rows(image: int, visual_tokens: int) -> torch.Tensor:

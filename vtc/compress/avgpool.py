@@ -17,6 +17,7 @@ class AvgPool(Mlp):
     """
 
     pools = True
+    source = "DeCo (arXiv 2405.20985)"
 
     @classmethod
     def supported(cls, grid: Grid) -> list[int]:

@@ -67,6 +67,14 @@ KNOWN: dict[str, Known] = {
     "mlp": Known("vtc.compress.mlp:Mlp", every_patch),
     "avgpool": Known("vtc.compress.avgpool:AvgPool", square_choices, pools=True),
     "tokenpacker": Known("vtc.compress.tokenpacker:TokenPacker", square_choices),
+    "pixel-shuffle": Known("vtc.compress.pixelshuffle:PixelShuffle", square_choices),
+    "mqt": Known("vtc.compress.mqt:Mqt", nested_queries, elastic=True),
+    "m3": Known("vtc.compress.m3:M3", square_choices, elastic=True),
+    "resampler": Known("vtc.compress.resampler:Resampler", up_to_every_patch),
+    "qformer": Known("vtc.compress.qformer:QFormer", up_to_every_patch),
+    "c-abstractor": Known("vtc.compress.cabstractor:CAbstractor", any_square),
+    "ldpv2": Known("vtc.compress.ldpv2:LdpV2", any_square),
+    "blind": Known("vtc.compress.blind:Blind", up_to_every_patch),
 }
 """The registry: a line a compressor."""
 

@@ -2,8 +2,10 @@
 
 import math
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def windows(
@@ -20,6 +22,62 @@ def windows(
     return grid.transpose(2, 3).reshape(batch, count * count, size * size, width)
 
 
-def linear_flops(linear: nn.Linear) -> int:
-    """FLOPs of a linear layer for one token, a multiply-add counted as two; biases not counted."""
-    return 2 * linear.in_features * linear.out_features
+def adaptive_pool(
+    patches: Float[Tensor, "B N D"], side: int, visual_tokens: int
+) -> Float[Tensor, "B V D"]:
+    """Means of sqrt(V) x sqrt(V) windows of a side x side grid, which overlap where they must.
+
+    As AdaptiveAvgPool2d: where sqrt(V) divides the side, the windows of `windows`.
+    """
+    count = math.isqrt(visual_tokens)
+    if side % count == 0:
+        return windows(patches, side, visual_tokens).mean(2)
+    image = patches.transpose(1, 2).unflatten(2, (side, side))
+    return F.adaptive_avg_pool2d(image, count).flatten(2).transpose(1, 2)
+
+
+def sincos(rows: int, columns: int, width: int) -> Float[Tensor, "N D"]:
+    """Fixed positions of a grid in raster order: sines and cosines of the column, then the row.
+
+    The 2-D table of MAE (2111.06377), of any width: what a width that 4 does not divide lacks is
+    cut off.
+    """
+    quarter = -(-width // 4)
+    rates = 10000.0 ** -(torch.arange(quarter, dtype=torch.float64) / quarter)
+    row, column = torch.meshgrid(
+        torch.arange(rows, dtype=torch.float64),
+        torch.arange(columns, dtype=torch.float64),
+        indexing="ij",
+    )
+    parts = [place.reshape(-1, 1) * rates for place in (column, row)]
+    table = torch.cat([wave(part) for part in parts for wave in (torch.sin, torch.cos)], dim=1)
+    return table[:, :width].float()
+
+
+def fill(buffer: Tensor, values: Tensor) -> None:
+    """Write fixed values into a buffer, unless transformers has loaded it from a checkpoint."""
+    if not getattr(buffer, "_is_hf_initialized", False):
+        with torch.no_grad():
+            buffer.copy_(values)
+
+
+def reset(module: nn.Module) -> None:
+    """Draw linear layers, convolutions and norms anew from torch's own distributions."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.LayerNorm | nn.Conv2d):
+            part.reset_parameters()
+
+
+def two_layers(width_in: int, width_out: int) -> nn.Sequential:
+    """Linear, GELU, Linear: LLaVA's projector."""
+    return nn.Sequential(nn.Linear(width_in, width_out), nn.GELU(), nn.Linear(width_out, width_out))
+
+
+def linear_flops(*linears: nn.Module) -> int:
+    """FLOPs of linear layers for one token, a multiply-add counted as two; biases not counted.
+
+    Modules of another kind count as nothing, so that the layers of an nn.Sequential may be given.
+    """
+    return sum(
+        2 * part.in_features * part.out_features for part in linears if isinstance(part, nn.Linear)
+    )

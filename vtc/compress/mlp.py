@@ -15,6 +15,8 @@ class Mlp(Compressor):
     parameters carry the names of transformers' LlavaMultiModalProjector.
     """
 
+    source = "LLaVA-1.5 (arXiv 2310.03744)"
+
     def __init__(
         self,
         *,
@@ -47,7 +49,7 @@ class Mlp(Compressor):
 
     def flops(self) -> int:
         """Two products a token."""
-        return self.visual_tokens * (linear_flops(self.linear_1) + linear_flops(self.linear_2))
+        return self.visual_tokens * linear_flops(self.linear_1, self.linear_2)
 
     def reset_parameters(self) -> None:
         """torch's default for Linear, which LLaVA keeps."""

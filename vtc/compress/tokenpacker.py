@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vtc.compress.attention import resolve_heads
 from vtc.compress.choices import Grid, square_choices
 from vtc.compress.interface import (
     Compressor,
@@ -15,26 +16,31 @@ from vtc.compress.interface import (
     VisionFeatures,
     resolve_level,
 )
-from vtc.compress.layers import linear_flops, windows
+from vtc.compress.layers import adaptive_pool, linear_flops, two_layers, windows
 from vtc.errors import InputError
 
 # Hidden states 12, 16, 22 and 23 of a 24-layer encoder, as shares of the way to the penultimate.
 KEY_LEVELS = (12 / 23, 16 / 23, 22 / 23, 1.0)
 MAX_HEADS = 8
 LN_EPS = 1e-6
+QUERIES = ("bilinear", "antialias", "area")
 
 
 class TokenPacker(Compressor):
     """Li et al., TokenPacker (2407.02392), section 3.2, for any width, depth and square grid.
 
-    Queries are a bilinear sqrt(V) x sqrt(V) reduction of the last level asked for. Keys and values
-    are MLPs of the concatenation of all levels. Each query attends, with several heads and no
-    residual, to the window of the grid that it stands for; an MLP widens the result to the LLM.
+    Queries are a sqrt(V) x sqrt(V) reduction of the last level asked for. Keys and values are MLPs
+    of the concatenation of all levels. Each query attends, with several heads and no residual, to
+    the window of the grid that it stands for; an MLP widens the result to the LLM.
 
-    Settings: `query_level` and `key_levels` (indices into the hidden states, or fractions: see
-    `resolve_level`; those that fall on one state count once), `heads` (default: 8, or the
-    largest number below that divides the width).
+    Settings: `query`, how patches become queries (bilinear, the published way, which reads at most
+    4 patches of a window; antialias, bilinear over all of them and a little around; area, their
+    mean), `query_level` and `key_levels` (indices into the hidden states, or fractions: see
+    `resolve_level`; those that fall on one state count once), `heads` (default: 8, or the largest
+    number below that divides the width).
     """
+
+    source = "TokenPacker (arXiv 2407.02392)"
 
     def __init__(
         self,
@@ -44,6 +50,7 @@ class TokenPacker(Compressor):
         depth: int,
         grid: Grid,
         visual_tokens: int,
+        query: str = "bilinear",
         query_level: int | float = -2,
         key_levels: Sequence[int | float] = KEY_LEVELS,
         heads: int | None = None,
@@ -51,22 +58,25 @@ class TokenPacker(Compressor):
         super().__init__(grid=grid, visual_tokens=visual_tokens)
         if not key_levels:
             raise InputError("tokenpacker: key_levels is empty; name at least one level")
+        if query not in QUERIES:
+            raise InputError(f"tokenpacker: query '{query}'; choose from {', '.join(QUERIES)}")
+        self.query = query
         self.query_level = resolve_level(query_level, depth)
         self.key_levels = tuple(sorted({resolve_level(level, depth) for level in key_levels}))
         self.request = FeatureRequest(tuple(sorted({self.query_level, *self.key_levels})))
-        self.heads = _resolve_heads(heads, vision_width)
+        self.heads = resolve_heads("tokenpacker", heads, vision_width, MAX_HEADS)
         width, key_width = vision_width, vision_width * len(self.key_levels)
         self.query_proj = nn.Linear(width, width, bias=False)
         self.query_norm = nn.LayerNorm(width, eps=LN_EPS)
-        self.key_proj = _two_layers(key_width, width)
+        self.key_proj = two_layers(key_width, width)
         self.key_norm = nn.LayerNorm(width, eps=LN_EPS)
-        self.value_proj = _two_layers(key_width, width)
+        self.value_proj = two_layers(key_width, width)
         self.value_norm = nn.LayerNorm(width, eps=LN_EPS)
         self.attn_query = nn.Linear(width, width)
         self.attn_key = nn.Linear(width, width)
         self.attn_value = nn.Linear(width, width)
         self.attn_out = nn.Linear(width, width)
-        self.out_proj = _two_layers(width, text_width)
+        self.out_proj = two_layers(width, text_width)
         self.reset_parameters()
 
     @classmethod
@@ -84,10 +94,18 @@ class TokenPacker(Compressor):
         return self.out_proj(self.attn_out(self._attend(queries, keys, values)))
 
     def _reduce(self, patches: Float[Tensor, "B N D"]) -> Float[Tensor, "B V D"]:
-        """Resize the grid bilinearly to sqrt(V) x sqrt(V), in float32 as the reference does."""
+        """The grid as sqrt(V) x sqrt(V) queries, in float32 as the reference does."""
         side, count = self.grid[0], math.isqrt(self.visual_tokens)
+        if self.query == "area":
+            return adaptive_pool(patches.float(), side, self.visual_tokens).to(patches.dtype)
         image = patches.float().transpose(1, 2).unflatten(2, (side, side))
-        small = F.interpolate(image, size=(count, count), mode="bilinear", align_corners=False)
+        small = F.interpolate(
+            image,
+            size=(count, count),
+            mode="bilinear",
+            align_corners=False,
+            antialias=self.query == "antialias",
+        )
         return small.flatten(2).transpose(1, 2).to(patches.dtype)
 
     def _attend(
@@ -109,24 +127,8 @@ class TokenPacker(Compressor):
         """Keys and values over all patches, queries and the output over V tokens."""
         patches = self.grid[0] * self.grid[1]
         width = self.attn_query.in_features
-        a_patch = sum(
-            linear_flops(layer)
-            for layer in (
-                *_linears(self.key_proj),
-                *_linears(self.value_proj),
-                self.attn_key,
-                self.attn_value,
-            )
-        )
-        a_token = sum(
-            linear_flops(layer)
-            for layer in (
-                self.query_proj,
-                self.attn_query,
-                self.attn_out,
-                *_linears(self.out_proj),
-            )
-        )
+        a_patch = linear_flops(*self.key_proj, *self.value_proj, self.attn_key, self.attn_value)
+        a_token = linear_flops(self.query_proj, self.attn_query, self.attn_out, *self.out_proj)
         # Each patch meets one query once in the scores and once in the weighted sum.
         attention = 2 * 2 * width
         return patches * (a_patch + attention) + self.visual_tokens * a_token
@@ -150,19 +152,3 @@ class TokenPacker(Compressor):
             # The three are one [3 D, D] matrix in the reference: its Xavier bound, not a square's.
             bound = math.sqrt(6 / (4 * layer.in_features))
             nn.init.uniform_(layer.weight, -bound, bound)
-
-
-def _two_layers(width_in: int, width_out: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width_in, width_out), nn.GELU(), nn.Linear(width_out, width_out))
-
-
-def _linears(block: nn.Sequential) -> list[nn.Linear]:
-    return [layer for layer in block if isinstance(layer, nn.Linear)]
-
-
-def _resolve_heads(heads: int | None, width: int) -> int:
-    if heads is None:
-        return next(count for count in range(MAX_HEADS, 0, -1) if width % count == 0)
-    if heads < 1 or width % heads:
-        raise InputError(f"tokenpacker: {heads} heads do not divide the encoder's width {width}")
-    return heads

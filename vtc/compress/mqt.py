@@ -1,0 +1,136 @@
+"""MQT: the first V of a row of learned queries, each V trained in its turn."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vtc.compress.attention import CrossAttention, resolve_heads
+from vtc.compress.choices import Grid, n_queries, nested_queries
+from vtc.compress.elastic import turns
+from vtc.compress.interface import Compressor, FeatureRequest, VisionFeatures, resolve_level
+from vtc.compress.layers import fill, linear_flops, sincos
+
+MAX_HEADS = 16
+LN_EPS = 1e-6
+
+
+class Mqt(Compressor):
+    """Hu et al., Matryoshka Query Transformer (2405.19315), section 3: cross-attention, no MLP.
+
+    256 learned queries with fixed positions (on a grid with fewer patches, the largest square);
+    one layer of attention over the patches; one matrix to the LLM. The tokens of V are the first
+    of those of any larger V.
+
+    Settings: `static_keys` (the released code: keys are the positions alone, so that every image
+    is read with the same weights; here keys are patches with positions), `trained` (the V of
+    training's turns; default: 1 and the even numbers, of which the release has the even alone),
+    `heads` (default: 16, or the largest number below that divides the width), `level`.
+    """
+
+    elastic = True
+    source = "MQT (arXiv 2405.19315)"
+
+    def __init__(
+        self,
+        *,
+        vision_width: int,
+        text_width: int,
+        depth: int,
+        grid: Grid,
+        visual_tokens: int,
+        level: int | float = -2,
+        static_keys: bool = False,
+        trained: Sequence[int] | None = None,
+        heads: int | None = None,
+    ) -> None:
+        super().__init__(grid=grid, visual_tokens=visual_tokens)
+        self.level = resolve_level(level, depth)
+        self.request = FeatureRequest((self.level,))
+        self.static_keys = static_keys
+        count = n_queries(grid)
+        self._trained = turns(self, [1, *range(2, count + 1, 2)] if trained is None else trained)
+        self.query = nn.Parameter(torch.empty(count, vision_width))
+        self.pos_embed: Tensor
+        self.register_buffer("pos_embed", torch.empty(count, vision_width))
+        self.query_norm = nn.LayerNorm(vision_width, eps=LN_EPS)
+        self.key_norm = nn.LayerNorm(vision_width, eps=LN_EPS)
+        self.value_norm = nn.LayerNorm(vision_width, eps=LN_EPS)
+        heads = resolve_heads("mqt", heads, vision_width, MAX_HEADS)
+        self.attn = CrossAttention(vision_width, heads)
+        self.proj = nn.Linear(vision_width, text_width, bias=False)
+        self._folded: tuple[tuple, Tensor] | None = None
+        self.reset_parameters()
+
+    @property
+    def trained_visual_tokens(self) -> tuple[int, ...]:
+        """The V of the turns of training."""
+        return self._trained
+
+    @classmethod
+    def supported(cls, grid: Grid) -> list[int]:
+        """Any number up to that of the queries."""
+        return nested_queries(grid)
+
+    def forward(
+        self, features: VisionFeatures, visual_tokens: int | None = None
+    ) -> Float[Tensor, "B V text_width"]:
+        """Attend from the first V queries to all patches."""
+        count, patches = self.turn(visual_tokens), features.levels[self.level]
+        if self.static_keys:
+            weights = self._static_weights(count)
+        else:
+            keys = self.key_norm(patches) + self._key_positions()
+            weights = self.attn.weights(self._queries(count), keys)
+        return self.proj(self.attn.gather(weights, self.value_norm(patches)))
+
+    def _queries(self, count: int) -> Float[Tensor, "V D"]:
+        return self.query_norm(self.query[:count]) + self.pos_embed[:count]
+
+    def _key_positions(self) -> Float[Tensor, "N D"]:
+        """The queries' positions, resized to the grid of patches in float32."""
+        side = math.isqrt(len(self.pos_embed))
+        if self.grid == (side, side):
+            return self.pos_embed
+        image = self.pos_embed.float().T.unflatten(1, (side, side)).unsqueeze(0)
+        large = F.interpolate(image, size=self.grid, mode="bicubic", align_corners=False)
+        return large[0].flatten(1).T.to(self.pos_embed.dtype)
+
+    def _static_weights(self, count: int) -> Float[Tensor, "H V N"]:
+        """Attention that no image changes: computed anew in training, else once for its weights."""
+        if torch.is_grad_enabled():
+            return self.attn.weights(self._queries(count), self.key_norm(self._key_positions()))
+        parts = (self.query, self.pos_embed, *self.query_norm.parameters())
+        parts += (*self.key_norm.parameters(), *self.attn.query.parameters())
+        parts += tuple(self.attn.key.parameters())
+        state = tuple(_identity(part) for part in parts)
+        if self._folded is None or self._folded[0] != state:
+            every = self._queries(len(self.query))
+            self._folded = state, self.attn.weights(every, self.key_norm(self._key_positions()))
+        return self._folded[1][:, :count]
+
+    def flops(self) -> int:
+        """Attention and the matrix to the LLM; with static keys, whose weights are kept, as in
+        inference: the weighted sums and that matrix."""
+        patches, count = self.grid[0] * self.grid[1], self.visual_tokens
+        read = self.attn.gather_flops(count, patches) + count * linear_flops(self.proj)
+        return read if self.static_keys else read + self.attn.weights_flops(count, patches)
+
+    def reset_parameters(self) -> None:
+        """Queries of deviation 0.02, the matrix of 1 / sqrt(width), the rest as torch does."""
+        nn.init.trunc_normal_(self.query, std=0.02)
+        side = math.isqrt(len(self.query))
+        fill(self.pos_embed, sincos(side, side, self.query.shape[1]))
+        for norm in (self.query_norm, self.key_norm, self.value_norm):
+            norm.reset_parameters()
+        self.attn.reset_parameters()
+        nn.init.normal_(self.proj.weight, std=self.proj.in_features**-0.5)
+
+
+def _identity(weight: Tensor) -> tuple[int, int]:
+    """What changes when a weight does: where it lies, and how often it was written."""
+    written = -1 if weight.is_inference() else weight._version
+    return weight.data_ptr(), written
