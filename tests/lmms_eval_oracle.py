@@ -87,7 +87,10 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 @contextmanager
-def _empty_modules(root: Path):
+def empty_modules():
+    """While this holds, functions of lmms-eval that import more of it when called find it."""
+    root = package()
+    assert root is not None
     before = dict(sys.modules)
     finder = _Finder()
     sys.meta_path.insert(0, finder)
@@ -113,7 +116,5 @@ def _empty_modules(root: Path):
 
 def load(*names: str) -> list[types.ModuleType]:
     """Modules of lmms_eval by their names below it, such as tasks.mme.utils."""
-    root = package()
-    assert root is not None
-    with _empty_modules(root):
+    with empty_modules():
         return [importlib.import_module(f"lmms_eval.{name}") for name in names]

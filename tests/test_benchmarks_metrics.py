@@ -15,6 +15,7 @@ from vtc.evaluate.benchmarks import (
     ai2d,
     mathvista,
     mmbench,
+    mmbench_last,
     mme,
     mmmu,
     mmmu_open,
@@ -91,6 +92,12 @@ def test_mmbench_options_that_are_missing():
     truth = Truth(["A"], ["banana", "plum"], None, {"n_columns": 4})
     assert mmbench.score("banana", truth).score == 1
     assert mmbench.score_as_harness("banana", truth).score == 0
+    # What is undecided goes to an extractor there, which reads the A of "DNA" too.
+    assert [mmbench_last.last_letter(p, "ABCD") for p in ("DNA", "**B**", "b", "so C, or B x")] == [
+        "A", "B", "", "B",
+    ]  # fmt: skip
+    assert mmbench.score_as_harness("DNA", truth).score == 1
+    assert mmbench.score("DNA", truth).score == 0
     gap = Truth(["C"], ["cat", "", "dog"])
     assert mmbench.score("a dog", gap) == ("C", 1.0)
 

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+from vtc.evaluate.benchmarks.mmbench_last import last_letter
 from vtc.evaluate.benchmarks.rows import DataRow
 from vtc.evaluate.benchmarks.spec import LETTER, HubData, Spec
 from vtc.evaluate.item import Item
@@ -54,10 +55,15 @@ def score(prediction: str, truth: Truth) -> Scored:
 
 
 def score_as_harness(prediction: str, truth: Truth) -> Scored:
-    """As lmms-eval: an option that is missing has the text "nan", which "banana" holds."""
+    """As lmms-eval without a judge (its mode `static`).
+
+    An option that is missing has the text "nan", which "banana" holds; what stays undecided goes to
+    an extractor that takes almost any capital for an option.
+    """
     texts = [choice or "nan" for choice in truth.choices]
     texts += ["nan"] * (truth.about.get("n_columns", len(texts)) - len(texts))
-    parsed = parse(prediction, list(zip(LETTERS, texts, strict=False)))
+    options = list(zip(LETTERS, texts, strict=False))
+    parsed = parse(prediction, options) or last_letter(prediction, [name for name, _ in options])
     return Scored(parsed, float(parsed in truth.references))
 
 
