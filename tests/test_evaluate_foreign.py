@@ -9,6 +9,8 @@ from pathlib import Path
 
 import benchmark_rows
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from lmms_samples import PICTURES, TASKS, sample, write_log
 
 from vtc.errors import InputError
@@ -222,3 +224,27 @@ def test_logs_of_several_models_become_points_of_a_law(data, tmp_path):
     done = vtc("score", damaged, "--benchmark", "gqa", "--n-params", "7b", "--visual-tokens", 4)
     assert (done.returncode, done.stdout) == (2, "")
     assert "line 2: broken JSON" in done.stderr
+
+
+CELLS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=120)
+@given(draw=st.data())
+def test_a_log_with_odd_cells_is_scored_or_refused(data, tmp_path_factory, draw):
+    name = draw.draw(st.sampled_from(sorted(TASKS)))
+    line = draw.draw(st.sampled_from(samples_of(name, data)))
+    line[draw.draw(st.sampled_from(sorted(line)))] = draw.draw(CELLS)
+    path = write_log(tmp_path_factory.getbasetemp() / "odd", name, [line])
+    for data_dir in (None, data):
+        try:
+            row, _ = scored(path, data_dir=data_dir, incomplete=True)
+        except InputError:
+            continue
+        assert 0 <= row["score"] <= 1

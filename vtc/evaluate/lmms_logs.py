@@ -128,7 +128,8 @@ def _sample(row: Mapping[str, Any], where: str) -> Sample:
 
 def _image(media: Any) -> str | None:
     """A name of the images shown: their files, or a hash of their data."""
-    texts = [text for text in media or () if isinstance(text, str)]
+    listed = media if isinstance(media, list) else []
+    texts = [text for text in listed if isinstance(text, str)]
     if not texts:
         return None
     data = [text for text in texts if text.startswith("data:")]
