@@ -286,3 +286,22 @@ def test_one_that_was_told_to_stop_lets_the_others_come_to_their_stop():
     with pytest.raises(Interrupted):
         relay.run([lambda: stops("a", 1), lambda: stops("b", 4)])
     assert stopped == ["a", "b"]
+
+
+def test_seeds_on_the_same_data_share_each_pass(tiny_world, tmp_path, no_memory):
+    samples = read(tmp_path, tiny_world)
+    shared = QUICK.with_(data_seed=5)
+    together, images, said = train(
+        tiny_world, samples, (4,), tmp_path / "a", shared, compressors=BOTH, seeds=(0, 1)
+    )
+    assert any("each batch is encoded once for 4 runs" in line for line in said)
+    assert images == 3 * 2 * 4 + 4
+    for run, seed in zip(together, (0, 0, 1, 1), strict=True):
+        alone, _, _ = train(
+            tiny_world, samples, (4,), tmp_path / f"s{seed}", shared.with_(seed=seed),
+            compressors=(run.name.split("-")[0],),
+        )  # fmt: skip
+        is_as_alone(run, alone[0])
+    # Another order than the seed's own.
+    other, _, _ = train(tiny_world, samples, (4,), tmp_path / "own", compressors=("avgpool",))
+    assert losses(other[0]) != losses(together[0])

@@ -100,6 +100,12 @@ def stage_options(
             help="With --auto-batch: memory to use, such as 20GB. [default: what is free]",
         ),
         seed,
+        click.option(
+            "--data-seed",
+            type=int,
+            help="Seed of the samples' order and mixture alone, for runs on the same batches. "
+            "[default: --seed]",
+        ),
         click.option("-o", "--out", required=True, help="Folder the run folders go to."),
         click.option("--force", is_flag=True, help="Overwrite runs that exist."),
         option("--save-every", default=500, help="Steps a checkpoint; 0: only when told to stop."),
@@ -182,7 +188,7 @@ class Request:
         settings = stage.with_(**named, **more)
         if settings.chat_template is not None:
             template_text(settings.chat_template)
-        samples = read_samples(files, images, weights=settings.weights, seed=settings.seed)
+        samples = read_samples(files, images, weights=settings.weights, seed=settings.order_seed)
         return cls(settings, samples, files, features, dry_run, gpu)
 
     @property

@@ -57,11 +57,12 @@ class ProjectorJob:
         seed = f"-s{run.seed}" if len(self.seeds) > 1 else ""
         return self.out / f"{run.compressor}-v{run.visual_tokens}{seed}"
 
-    def refuse_mixture(self, weights: str | None) -> None:
+    def refuse_mixture(self, weights: str | None, data_seed: int | None) -> None:
         """Raise InputError for several seeds with `weights`, by which each draws other samples."""
-        if len(self.seeds) > 1 and weights is not None:
+        if len(self.seeds) > 1 and weights is not None and data_seed is None:
             raise InputError(
-                "--weights draws other samples for every seed; give one --seed a command"
+                "--weights draws other samples for every seed; give one --seed a command, or all "
+                "the same samples with --data-seed"
             )
 
     def check_samples(self, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -39,14 +39,14 @@ def train_projectors(
 
     Encoder, LLM, tokens and what is kept of the images in memory are shared by all. The runs of one
     seed see the same batches: where the features do not fit in memory they train side by side, so
-    that a batch is encoded once. Seeds draw other batches and train one after the other. Resuming
-    passes over the runs that are finished.
+    that a batch is encoded once. Seeds draw other batches and train one after the other, unless
+    the settings' `data_seed` draws for all. Resuming passes over the runs that are finished.
 
     Raises InputError before any training for a folder that exists or that another process trains,
     an unfit backbone, a V that a compressor does not support, or a mixture with several seeds.
     """
     job.refuse_existing()
-    job.refuse_mixture(inputs.settings.weights)
+    job.refuse_mixture(inputs.settings.weights, inputs.settings.data_seed)
     job.check_samples(inputs.samples.rows)
     _check_auto_batch(inputs.settings)
     refuse_unshardable(inputs.settings)
@@ -60,16 +60,16 @@ def train_projectors(
         if not todo:
             return job.folders
         backbones = None
-        groups = _groups(todo)
+        groups = _groups(todo, inputs.settings.data_seed is not None)
         for runs in groups:
             if backbones is None or is_sharded():
                 backbones = _load(job, inputs.settings)
             seed = runs[0].seed
             settings = inputs.settings.with_(seed=seed)
             together = {run: todo[run] for run in runs}
-            stop = _train_seed(
-                together, backbones, job, replace(inputs, settings=settings),
-                footer if seed is None else _footer_of(footer, settings), say=say, advance=advance,
+            stop = _train_together(
+                together, backbones, job, replace(inputs, settings=settings), footer,
+                say=say, advance=advance,
             )  # fmt: skip
             # One that came as the last step was done has stopped nothing yet.
             if stop.signal is not None and runs is not groups[-1]:
@@ -78,17 +78,20 @@ def train_projectors(
     return job.folders
 
 
-def _groups(runs: Iterable[ProjectorRun]) -> list[list[ProjectorRun]]:
-    """The runs that train together: those of a seed. A model that is shared out is of one run."""
+def _groups(runs: Iterable[ProjectorRun], same_data: bool) -> list[list[ProjectorRun]]:
+    """The runs that train together: those that see the same data, be it of all seeds or of one.
+
+    A model that is shared out is of one run.
+    """
     if is_sharded():
         return [[run] for run in runs]
     seeds: dict[int | None, list[ProjectorRun]] = {}
     for run in runs:
-        seeds.setdefault(run.seed, []).append(run)
+        seeds.setdefault(None if same_data else run.seed, []).append(run)
     return list(seeds.values())
 
 
-def _train_seed(
+def _train_together(
     places: dict[ProjectorRun, Place],
     backbones: tuple[Encoder, Llm],
     job: ProjectorJob,
@@ -100,15 +103,17 @@ def _train_seed(
 ) -> Stop:
     """Train runs that see the same batches; whether they were told to stop."""
     built = {run: _assemble(run, backbones, job, inputs.settings) for run in places}
+    footers = {run: _footer_of(run, footer, inputs.settings) for run in places}
     inputs.prepare(list(built.values()))
     inputs.settings = _with_batch(built, inputs, places, say)
     with stop_signals(say) as stop:
         works = [
             partial(
-                _make, one, places[run], job, inputs, footer, say=say, advance=advance, stop=stop
+                _make, one, inputs.settings.with_(seed=run.seed), places[run], job, inputs,
+                footers[run], say=say, advance=advance, stop=stop,
             )
             for run, one in built.items()
-        ]
+        ]  # fmt: skip
         relay = Relay()
         if n_processes() == 1 and inputs.share_encoder(list(built.values()), relay):
             relay.run(works)
@@ -124,7 +129,7 @@ def _with_batch(
     places: dict[ProjectorRun, Place],
     say: Say,
 ) -> StageSettings:
-    """The settings with the batch that fits the largest V: all runs of a seed share batches."""
+    """The settings with the batch that fits the largest V: all of the runs share batches."""
     settings = inputs.settings
     if not settings.auto_batch:
         return settings
@@ -139,15 +144,19 @@ def _n_params(one: Assembled) -> int:
     return sum(weight.numel() for weight in one.model.compressor.parameters())
 
 
-def _footer_of(footer: dict[str, Any] | None, settings: StageSettings) -> dict[str, Any] | None:
-    """The footer of the runs of one of the job's seeds."""
-    if footer is None:
-        return None
+def _footer_of(
+    run: ProjectorRun, footer: dict[str, Any] | None, settings: StageSettings
+) -> dict[str, Any] | None:
+    """The footer of a run, which may be of one of the job's seeds."""
+    if footer is None or run.seed is None:
+        return footer
+    settings = settings.with_(seed=run.seed)
     return {**footer, "settings": settings.as_dict(), "seed": settings.seed}
 
 
 def _make(
     one: Assembled,
+    settings: StageSettings,
     place: Place,
     job: ProjectorJob,
     inputs: Inputs,
@@ -158,11 +167,11 @@ def _make(
     stop: Stop,
 ) -> None:
     """Train one compressor and save its run."""
-    save = partial(_save, one, inputs.settings.seed, footer, job.force)
+    save = partial(_save, one, settings.seed, footer, job.force)
     place.try_save(save)
     freeze_all_but_compressor(one.model)
     say(f"{place.run.name}: {what_trains(one.model)}")
-    log = _train(one, inputs, place, job.report_to, advance, stop)
+    log = _train(one, settings, inputs, place, job.report_to, advance, stop)
     place.finish(partial(save, log=log))
     last = log[-1]
     say(f"wrote {place.run} (loss {last['loss']:.4f} after {last['step']} steps)")
@@ -238,7 +247,7 @@ def _assemble(
         run.compressor,
         run.visual_tokens,
         settings=job.compressor_settings,
-        seed=settings.seed,
+        seed=settings.seed if run.seed is None else run.seed,
     )
     one.processor.set_up(settings.image_mode, settings.query_position)
     one.model.compressor.float()
@@ -248,13 +257,13 @@ def _assemble(
 
 def _train(
     one: Assembled,
+    settings: StageSettings,
     inputs: Inputs,
     place: Place,
     report_to: str | None,
     advance: Advance,
     stop: Stop,
 ) -> list[dict[str, Any]]:
-    settings = inputs.settings
     how: dict[str, Any] = {
         "checkpoints": place.checkpoints,
         "report_to": report_to,

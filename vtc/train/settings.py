@@ -82,6 +82,7 @@ class StageSettings:
     turns: Turns = "dialogue"
     max_questions: int | None = None
     seed: int = 0
+    data_seed: int | None = None
     dtype: Dtype = "auto"
     load_4bit: bool = False
     log_every: int = 10
@@ -129,6 +130,11 @@ class StageSettings:
                 "--compile compiles for shapes that stay, and with --pack every batch has another "
                 "length; leave out one of them"
             )
+
+    @property
+    def order_seed(self) -> int:
+        """The seed of what is drawn from the data: order, mixture, questions."""
+        return self.seed if self.data_seed is None else self.data_seed
 
     def with_(self, **changes: Any) -> "StageSettings":
         """These settings with the given ones changed; None changes nothing."""

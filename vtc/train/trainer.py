@@ -66,7 +66,7 @@ class VtcTrainer(Trainer):
             self.args.per_device_train_batch_size,
             accumulate=self.args.gradient_accumulation_steps * self.args.world_size,
             bucket=self.length_bucket,
-            seed=self.args.seed,
+            seed=self.args.data_seed,  # type: ignore[arg-type]
         )
         return self.order
 
@@ -232,9 +232,10 @@ def fit_model(
 ) -> list[Row]:
     """Train what of `model` requires gradients, in place; the rows of its training log.
 
-    The order of the samples and all other chance depend on `settings.seed` alone, not on what the
-    process did before. With `checkpoints` the training is saved as they say, and where they say
-    so goes on from the newest: it then ends as if it had never stopped, bit for bit on a CPU.
+    The order of the samples and all other chance depend on the seeds of `settings` alone, not on
+    what the process did before. With `checkpoints` the training is saved as they say, and where
+    they say so goes on from the newest: it then ends as if it had never stopped, bit for bit on a
+    CPU.
     `run` is where the run will stand: what a failed training leaves is beside it, under its name.
     `stop` is the caller's, where it listens for signals itself.
 
@@ -362,7 +363,7 @@ def training_arguments(
         activation_checkpointing_kwargs={"use_reentrant": False},
         torch_compile=settings.compile,
         seed=settings.seed,
-        data_seed=settings.seed,
+        data_seed=settings.order_seed,
         bf16=gpu and settings.dtype == "auto",
         use_cpu=not gpu,
         dataloader_pin_memory=gpu,
