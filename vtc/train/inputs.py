@@ -62,7 +62,7 @@ class Inputs:
             self.images(model, processor, encoder),
             max_questions=self.settings.max_questions,
             max_length=self.settings.max_length,
-            seed=self.settings.seed,
+            seed=self.settings.order_seed,
             mask_dtype=next(model.model.language_model.parameters()).dtype,
             pack=self.settings.pack,
         )
