@@ -10,7 +10,7 @@ from PIL import Image
 
 from vtc.data.templates import ConversationTemplate
 from vtc.errors import InputError
-from vtc.model.asking import ask, check_visual_tokens, prompt_ids
+from vtc.model.asking import ask, prompt_ids, serve_at
 from vtc.model.assemble import assemble
 from vtc.model.generation import generate_answers
 from vtc.model.run import Run, load_run, save_run
@@ -67,10 +67,30 @@ def test_marks_place_the_images(run: Run):
 
 
 def test_another_number_of_visual_tokens_is_refused(run: Run):
-    check_visual_tokens(run, None)
-    check_visual_tokens(run, 4)
+    serve_at(run, None)
+    serve_at(run, 4)
     with pytest.raises(InputError, match="makes 4 visual tokens, not 16; leave --visual-tokens"):
-        check_visual_tokens(run, 16)
+        serve_at(run, 16)
+
+
+@pytest.mark.parametrize("compressor", ["m3", "mqt"])
+def test_an_elastic_run_answers_at_another_v(tiny_world, tmp_path, compressor):
+    built = assemble(tiny_world.encoder, tiny_world.qwen, compressor, 36, seed=3)
+    save_run(
+        tmp_path / "run", built.model, built.processor, encoder=built.encoder,
+        llm=built.llm, stage="projector", weights="compressor", seed=3,
+    )  # fmt: skip
+    run = load_run(tmp_path / "run")
+    [image] = pictures(tiny_world, 1)
+    pixels = run.processor.image_processor([image], return_tensors="pt")["pixel_values"]
+    before = len(prompt_ids(run.processor, QUESTION, 1))
+    assert run.model.get_image_features(pixels).pooler_output[0].shape[0] == 36
+    serve_at(run, 4)
+    assert before - len(prompt_ids(run.processor, QUESTION, 1)) == 32
+    assert run.model.get_image_features(pixels).pooler_output[0].shape[0] == 4
+    assert ask(run, QUESTION, [image], 4, lambda piece: None).n_generated > 0
+    with pytest.raises(InputError, match=r"cannot make 50 visual tokens .* choose from 1, "):
+        serve_at(run, 50)
 
 
 def test_the_command_answers_and_refuses_in_one_line(tiny_world, folder, run, tmp_path):

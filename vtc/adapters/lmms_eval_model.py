@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from vtc.adapters.likelihood import answer_loss
 from vtc.evaluate.runner import settings
-from vtc.model.asking import check_visual_tokens, prompt_ids
+from vtc.model.asking import prompt_ids, serve_at
 from vtc.model.generation import generate_answers
 from vtc.model.run import load_run
 
@@ -76,7 +76,7 @@ class VtcModel(lmms):
         place = folder if str(folder).startswith("hf:/") else Path(folder)
         self.batch_size = how.batch_size
         self.run = load_run(place, dtype=how.dtype, device=how.device, four_bit=load_4bit or None)
-        check_visual_tokens(self.run, visual_tokens)
+        serve_at(self.run, visual_tokens)
         self.device = torch.device(how.device)
 
     def generate_until(self, requests: Sequence[Any]) -> list[Any]:

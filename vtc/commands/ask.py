@@ -19,7 +19,7 @@ from vtc.commands import options, preflight
 @click.option(
     "--visual-tokens",
     type=click.IntRange(1),
-    help="Visual tokens an image, for a run that serves several. [default: the run's]",
+    help="Visual tokens an image, of a run whose compressor serves several. [default: the run's]",
 )
 @click.option(
     "--dtype",
@@ -64,7 +64,7 @@ def ask(run, images, question, max_new_tokens, visual_tokens, dtype, load_4bit, 
 
     how = settings(1, dtype, device, four_bit=load_4bit)
     loaded = load_run(run, dtype=how.dtype, device=how.device, four_bit=load_4bit or None)
-    asking.check_visual_tokens(loaded, visual_tokens)
+    asking.serve_at(loaded, visual_tokens)
     start = time.perf_counter()
 
     def show(piece: str) -> None:
@@ -73,5 +73,5 @@ def ask(run, images, question, max_new_tokens, visual_tokens, dtype, load_4bit, 
     answer = asking.ask(loaded, question, pictures, max_new_tokens, show)
     click.echo()
     seconds = time.perf_counter() - start
-    seen = f"{len(pictures)} x {loaded.manifest['visual_tokens']} visual tokens, "
+    seen = f"{len(pictures)} x {loaded.processor.visual_tokens} visual tokens, "
     console.say(f"{seen if pictures else ''}{answer.n_generated} tokens in {seconds:.2f} s")

@@ -33,15 +33,28 @@ def prompt_ids(processor: VtcProcessor, text: str, n_images: int) -> list[int]:
     return expanded.tolist()
 
 
-def check_visual_tokens(run: Run, asked: int | None) -> None:
-    """Raise InputError if a run is asked for another V than the one it was trained for."""
-    trained = run.manifest["visual_tokens"]
-    if asked not in (None, trained):
+def serve_at(run: Run, visual_tokens: int | None) -> None:
+    """Let a loaded run show images as `visual_tokens` tokens from now on; None is its own V.
+
+    An elastic compressor serves any V up to its own that it supports. Raises InputError for
+    another V of it, and for another V than its own of a compressor that serves one.
+    """
+    compressor = run.model.compressor
+    own = compressor.visual_tokens
+    if visual_tokens in (None, own):
+        return
+    if not compressor.elastic:
         raise InputError(
-            f"run {run.folder}: its compressor {run.manifest['compressor']} makes "
-            f"{trained} visual tokens, not {asked}; leave --visual-tokens out, or take a run of "
-            "that V"
+            f"run {run.folder}: its compressor {run.manifest['compressor']} makes {own} visual "
+            f"tokens, not {visual_tokens}; leave --visual-tokens out, or take a run of that V"
         )
+    turn = compressor.turn(visual_tokens)
+
+    def ask_for(module: Any, given: tuple, named: dict[str, Any]) -> tuple:
+        return given, {**named, "visual_tokens": turn}
+
+    compressor.register_forward_pre_hook(ask_for, with_kwargs=True)
+    run.processor.visual_tokens = turn
 
 
 @torch.inference_mode()
