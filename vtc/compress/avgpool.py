@@ -18,6 +18,7 @@ class AvgPool(Mlp):
 
     pools = True
     source = "DeCo (arXiv 2405.20985)"
+    published = None
 
     @classmethod
     def supported(cls, grid: Grid) -> list[int]:

@@ -5,11 +5,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vtc.compress.choices import Grid as Grid
 from vtc.compress.choices import check_visual_tokens
+from vtc.compress.published import Published
 from vtc.errors import InputError
 
 
@@ -25,10 +26,16 @@ class VisionFeatures:
     """Patch features of a batch of images: level -> [B, N, D], never with a CLS token.
 
     `grid` is (rows, columns) of patches, rows * columns = N, in raster order.
+
+    For compressors that need the question, `query` holds the LLM's vector of each [Q, text_width]
+    and the result is one of Q compressions. `asked` [Q] says which of the B images each question
+    is about; without it question k is about image k.
     """
 
     levels: dict[int, Float[Tensor, "B N D"]]
     grid: Grid
+    query: Float[Tensor, "Q text_width"] | None = None
+    asked: Int[Tensor, " Q"] | None = None
 
 
 class Compressor(nn.Module, ABC):
@@ -43,6 +50,8 @@ class Compressor(nn.Module, ABC):
     request: FeatureRequest
     source: ClassVar[str] = ""
     """The paper it is from."""
+    published: ClassVar[Published | None] = None
+    """How the weights of published checkpoints map onto its own, where there are any."""
     pools: ClassVar[bool] = False
     """Whether means of equal square windows of patches serve as well as the patches themselves."""
     elastic: ClassVar[bool] = False

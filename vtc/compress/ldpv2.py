@@ -20,6 +20,7 @@ class LdpV2(Mlp):
     """
 
     source = "MobileVLM V2 (arXiv 2402.03766)"
+    published = None
 
     def __init__(
         self,

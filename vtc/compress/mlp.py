@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from vtc.compress.choices import Grid, every_patch
 from vtc.compress.interface import Compressor, FeatureRequest, VisionFeatures, resolve_level
 from vtc.compress.layers import linear_flops
+from vtc.compress.published import Published, both
 
 
 class Mlp(Compressor):
@@ -16,6 +17,14 @@ class Mlp(Compressor):
     """
 
     source = "LLaVA-1.5 (arXiv 2310.03744)"
+    published = Published(
+        both({"linear_1": "0", "linear_2": "2"}),
+        lambda tensors, grid: {
+            "vision_width": tensors["0.weight"].shape[1],
+            "text_width": tensors["0.weight"].shape[0],
+            "visual_tokens": grid[0] * grid[1],
+        },
+    )
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ from vtc.compress.choices import Grid, n_queries, nested_queries
 from vtc.compress.elastic import turns
 from vtc.compress.interface import Compressor, FeatureRequest, VisionFeatures, resolve_level
 from vtc.compress.layers import fill, linear_flops, sincos
+from vtc.compress.published import Published, Source, attention, both
 
 MAX_HEADS = 16
 LN_EPS = 1e-6
@@ -33,6 +34,22 @@ class Mqt(Compressor):
 
     elastic = True
     source = "MQT (arXiv 2405.19315)"
+    published = Published(
+        {
+            "query": Source("query"),
+            "pos_embed": Source("pos_embed"),
+            "proj.weight": Source("proj", transposed=True),
+            **both({"query_norm": "ln_q", "key_norm": "ln_k", "value_norm": "ln_v"}),
+            **attention("attn.query", "attn.key", "attn.value", "attn.out", "attn"),
+        },
+        lambda tensors, grid: {
+            "vision_width": tensors["proj"].shape[0],
+            "text_width": tensors["proj"].shape[1],
+            "visual_tokens": len(tensors["query"]),
+        },
+        prefixes=("model.query_abstractor.", "query_abstractor."),
+        settings={"static_keys": True},
+    )
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ from vtc.compress.interface import (
     resolve_level,
 )
 from vtc.compress.layers import adaptive_pool, linear_flops, two_layers, windows
+from vtc.compress.published import Published, Source, attention, both
 from vtc.errors import InputError
 
 # Hidden states 12, 16, 22 and 23 of a 24-layer encoder, as shares of the way to the penultimate.
@@ -41,6 +42,21 @@ class TokenPacker(Compressor):
     """
 
     source = "TokenPacker (arXiv 2407.02392)"
+    published = Published(
+        {
+            "query_proj.weight": Source("q_proj_1.weight"),
+            **both({f"key_proj.{n}": f"k_proj_1.{n}" for n in (0, 2)}),
+            **both({f"value_proj.{n}": f"v_proj_1.{n}" for n in (0, 2)}),
+            **both({f"out_proj.{n}": f"mlp.{n}" for n in (0, 2)}),
+            **both({"query_norm": "ln_q_1", "key_norm": "ln_k_1", "value_norm": "ln_v_1"}),
+            **attention("attn_query", "attn_key", "attn_value", "attn_out", "clip_attn"),
+        },
+        lambda tensors, grid: {
+            "vision_width": tensors["q_proj_1.weight"].shape[0],
+            "text_width": tensors["mlp.2.weight"].shape[0],
+            "visual_tokens": (grid[0] // 2) ** 2,
+        },
+    )
 
     def __init__(
         self,
