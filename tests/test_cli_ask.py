@@ -89,7 +89,7 @@ def test_an_elastic_run_answers_at_another_v(tiny_world, tmp_path, compressor):
     assert before - len(prompt_ids(run.processor, QUESTION, 1)) == 32
     assert run.model.get_image_features(pixels).pooler_output[0].shape[0] == 4
     assert ask(run, QUESTION, [image], 4, lambda piece: None).n_generated > 0
-    with pytest.raises(InputError, match=r"cannot make 50 visual tokens .* choose from 1, "):
+    with pytest.raises(InputError, match="cannot make 50 visual tokens"):
         serve_at(run, 50)
 
 
