@@ -71,7 +71,7 @@ def train_projector(samples, encoder, llm, compressors, visual_tokens, **flags) 
     flags["seed"] = seeds[0]
     request = training.Request.of(samples, flags, PROJECTOR, objective=objective, align=align)
     job = ProjectorJob(encoder, llm, compressors, visual_tokens, seeds=seeds, **where)
-    job.refuse_mixture(request.settings.weights)
+    job.refuse_mixture(request.settings.weights, request.settings.data_seed)
     job.check_samples(request.samples.rows)
     if request.dry_run:
         models = {"encoder": encoder, "llm": llm}
