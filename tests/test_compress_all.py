@@ -26,13 +26,13 @@ def features(compressor, batch: int = 1, dtype: torch.dtype = torch.float32) -> 
         level: torch.randn(batch, SIDE * SIDE, WIDTH, generator=generator).to(dtype)
         for level in compressor.request.levels
     }
-    return VisionFeatures(levels, (SIDE, SIDE))
+    question = torch.randn(batch, TEXT, generator=generator).to(dtype)
+    return VisionFeatures(levels, (SIDE, SIDE), question if compressor.needs_query else None)
 
 
 EVERY = [
     (name, tokens)
     for name, kind in COMPRESSORS.items()
-    if not kind.needs_query
     for tokens in V_OF_A_6X6_GRID
     if tokens in kind.supported((SIDE, SIDE))
 ]

@@ -146,9 +146,10 @@ def test_every_supported_v_works(name: str, side: int, width: int, depth: int, d
     levels = {level: torch.randn(3, side * side, width) for level in made.request.levels}
     assert all(0 <= level <= depth for level in levels)
     assert list(made.request.levels) == sorted(set(made.request.levels))
-    out = made(VisionFeatures(levels, (side, side)))
+    asked = torch.randn(3, 7)
+    out = made(VisionFeatures(levels, (side, side), asked))
     assert out.shape == (3, tokens, 7)
-    alone = made(VisionFeatures({k: v[1:2] for k, v in levels.items()}, (side, side)))
+    alone = made(VisionFeatures({k: v[1:2] for k, v in levels.items()}, (side, side), asked[1:2]))
     torch.testing.assert_close(alone, out[1:2], rtol=1e-4, atol=1e-5)
     out.sum().backward()
     assert all(weight.grad is not None for weight in made.parameters())

@@ -82,14 +82,16 @@ def test_a_layer_with_lora_keeps_what_the_arithmetic_says():
 
 
 @pytest.mark.parametrize(
-    ("name", "visual_tokens"), [("mlp", 36), ("avgpool", 4), ("tokenpacker", 9)]
+    ("name", "visual_tokens"), [("mlp", 36), ("avgpool", 4), ("tokenpacker", 9), ("quecc", 9)]
 )
 def test_a_compressor_states_what_it_is(name, visual_tokens):
     shape = {"vision_width": 32, "text_width": 48, "depth": 4, "grid": (6, 6)}
     stated = statement(name, **shape, visual_tokens=visual_tokens)
     real = build(name, **shape, visual_tokens=visual_tokens)
     features = VisionFeatures(
-        {level: torch.randn(1, 36, 32) for level in real.request.levels}, (6, 6)
+        {level: torch.randn(1, 36, 32) for level in real.request.levels},
+        (6, 6),
+        torch.randn(1, 48) if real.needs_query else None,
     )
     assert stated.n_params == sum(weight.numel() for weight in real.parameters())
     assert (stated.flops, stated.levels) == (real.flops(), real.request.levels)

@@ -2,7 +2,7 @@
 that a V that cannot be is refused before anything is loaded."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from vtc.errors import InputError
@@ -67,6 +67,7 @@ KNOWN: dict[str, Known] = {
     "mlp": Known("vtc.compress.mlp:Mlp", every_patch),
     "avgpool": Known("vtc.compress.avgpool:AvgPool", square_choices, pools=True),
     "tokenpacker": Known("vtc.compress.tokenpacker:TokenPacker", square_choices),
+    "quecc": Known("vtc.compress.quecc:QueCC", square_choices, needs_query=True),
     "pixel-shuffle": Known("vtc.compress.pixelshuffle:PixelShuffle", square_choices),
     "mqt": Known("vtc.compress.mqt:Mqt", nested_queries, elastic=True),
     "m3": Known("vtc.compress.m3:M3", square_choices, elastic=True),
@@ -115,6 +116,19 @@ def check_visual_tokens(
             f"{name} cannot make {visual_tokens} visual tokens of a {rows}x{columns} grid; "
             f"choose from {listed(supported)}"
         )
+
+
+def check_asked(names: Sequence[str], grid: Grid, asked: Iterable[int]) -> None:
+    """Raise InputError for a V that one of the named compressors, or no compressor, can make."""
+    for visual_tokens in asked:
+        for name in names:
+            check_visual_tokens(name, grid, visual_tokens, KNOWN[name].supported(grid))
+        if not any(visual_tokens in known.supported(grid) for known in KNOWN.values()):
+            rows, columns = grid
+            raise InputError(
+                f"no compressor makes {visual_tokens} visual tokens of a {rows}x{columns} grid; "
+                f"at most {rows * columns}"
+            )
 
 
 def check_pooling(grid: Grid | None, n_windows: int, compressors: Sequence[str]) -> None:

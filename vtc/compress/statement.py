@@ -45,10 +45,11 @@ def statement(
         )
         patches = (1, grid[0] * grid[1], vision_width)
         features = {level: torch.empty(patches) for level in compressor.request.levels}
+        question = torch.empty(1, text_width) if compressor.needs_query else None
     return Statement(
         n_params=sum(weight.numel() for weight in compressor.parameters()),
         flops=compressor.flops(),
-        saved_bytes=_saved_bytes(compressor, VisionFeatures(features, grid)),
+        saved_bytes=_saved_bytes(compressor, VisionFeatures(features, grid, question)),
         levels=compressor.request.levels,
     )
 
