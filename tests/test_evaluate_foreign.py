@@ -235,7 +235,7 @@ CELLS = st.recursive(
 )
 
 
-@settings(max_examples=120)
+@settings(max_examples=60)
 @given(draw=st.data())
 def test_a_log_with_odd_cells_is_scored_or_refused(data, tmp_path_factory, draw):
     name = draw.draw(st.sampled_from(sorted(TASKS)))
