@@ -402,3 +402,43 @@ def test_a_law_reads_the_average_as_it_reads_the_benchmarks():
     [mean] = read_points(average(rows), "averages")
     assert each.task == mean.task == "ocr"
     assert [p.error for p in each.points] == pytest.approx([p.error for p in mean.points])
+
+
+@pytest.mark.parametrize("name", metrics.METRICS)
+@pytest.mark.parametrize("text", ["9" * 50_000, "[ " * 20_000, "A b, 1.5 is so (B " * 3000, ""])
+def test_absurd_predictions_take_no_absurd_time(name, text):
+    import time
+
+    kinds = (("free", "float"), ("multi_choice", "text"), ("open", "open"))
+    start = time.process_time()
+    for question_type, answer_type in kinds:
+        facts = {"question_type": question_type, "answer_type": answer_type, "precision": 1}
+        truth = Truth(["zebra"] * 10, ("zebra", "dog " * 20), "count", facts)
+        for compat in (False, True):
+            assert metrics.METRICS[name].scorer(compat)(text, truth).score in (0, 1)
+    # Ten times what it takes here; the square of the length would be minutes.
+    assert time.process_time() - start < 5
+
+
+def test_a_table_of_predictions_is_scored_by_either_rule(tmp_path):
+    import subprocess
+    import sys
+
+    from vtc.tables import specs
+    from vtc.tables.read import read_rows
+    from vtc.tables.write import write_rows
+
+    cells = [("Yes.", "yes", "a", {}), ("no", "no", "b", {}), ("no", "yes", "c", {})]
+    told = {"question": "?", "n_text_tokens": 1, "n_generated": 1, "prompt_sha": "0"}
+    rows = [{**score_item(row), **told} for row in rows_of("pope", cells)]
+    write_rows(rows, specs.PREDICTIONS, tmp_path / "p.parquet")
+    for flags, score, parser in (
+        ([], 2 / 3, "pope/1"),
+        (["--compat", "lmms-eval"], 0, "pope/1 (lmms-eval 0.7)"),
+    ):
+        out = tmp_path / f"{len(flags)}.parquet"
+        command = [sys.executable, "-m", "vtc", "score", tmp_path / "p.parquet", "-o", out, *flags]
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        [found] = read_rows(out, specs.SCORES).rows
+        assert (found["score"], found["parser"]) == (pytest.approx(score), parser)

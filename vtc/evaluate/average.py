@@ -53,7 +53,7 @@ def averaged(
 def check(benchmarks: Sequence[str], wanted: bool, sets: Sequence[str], incomplete: bool) -> None:
     """Raise InputError, before anything is evaluated, if these benchmarks will not average."""
     if wanted or sets:
-        row = {"run_id": "any", "visual_tokens": 0, "metric": "", "score": 0.0, "chance": None}
+        row = {"run_id": "", "visual_tokens": 0, "metric": "", "score": 0.0, "chance": None}
         rows = [{**row, "benchmark": n, "stderr": None, "n_items": None} for n in benchmarks]
         averaged(rows, wanted, sets, incomplete)
 
@@ -89,9 +89,10 @@ def average(
         for name, names in wanted.items():
             missing = [benchmark for benchmark in names if benchmark not in found]
             if missing and not incomplete:
+                where = f"run {run_id}: " if run_id else ""
                 raise InputError(
-                    f"run {run_id}: the average '{name}' lacks {', '.join(missing)}; evaluate "
-                    "them, or average what is there with --incomplete"
+                    f"{where}the average '{name}' lacks {', '.join(missing)}; evaluate them, or "
+                    "average what is there with --incomplete"
                 )
             if len(missing) < len(names):
                 rows.append(_average(name, [found[n] for n in names if n in found], len(names)))

@@ -15,11 +15,13 @@ _INDICATORS = (
 )
 _SENTENCE_END = re.compile(r"\.\s(?=[A-Z])|\n")
 _NO_ANSWER = frozenset(":,.!?;'")
-# Numbers with commas, in scientific notation, and others that are no part of such a number.
+# Numbers with commas, in scientific notation, and others that are no part of such a number. None
+# begins inside a run of digits: it would end as the run does, and a text of digits alone would take
+# the square of its length.
 _NUMBERS = (
     re.compile(r"-?\b\d{1,3}(?:,\d{3})+\b"),
-    re.compile(r"-?\d+(?:\.\d+)?[eE][+-]?\d+"),
-    re.compile(r"-?(?:\d+\.\d+|\.\d+|\d+\b)(?![eE][+-]?\d+)(?![,\d])"),
+    re.compile(r"-?(?<!\d)\d+(?:\.\d+)?[eE][+-]?\d+"),
+    re.compile(r"-?(?:(?<!\d)\d+\.\d+|\.\d+|(?<!\d)\d+\b)(?![eE][+-]?\d+)(?![,\d])"),
 )
 
 Candidate = str | float
