@@ -3,6 +3,7 @@
 from vtc.commands.ask import ask
 from vtc.commands.benchmarks import benchmarks
 from vtc.commands.check_data import check_data
+from vtc.commands.compressors import compressors
 from vtc.commands.encode import encode
 from vtc.commands.estimate import estimate
 from vtc.commands.evaluate import evaluate
@@ -21,6 +22,7 @@ COMMANDS: tuple = (
     lab,
     check_data,
     encode,
+    compressors,
     estimate,
     train_projector,
     finetune,

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from vtc.compress.choices import Grid, up_to_every_patch
 from vtc.compress.interface import Compressor, FeatureRequest, VisionFeatures, resolve_level
+from vtc.compress.layers import draw_normal
 
 
 class Blind(Compressor):
@@ -48,4 +49,4 @@ class Blind(Compressor):
 
     def reset_parameters(self) -> None:
         """Normal of deviation 0.02, that of an LLM's fresh embeddings."""
-        nn.init.normal_(self.tokens, std=0.02)
+        draw_normal(self.tokens, std=0.02)

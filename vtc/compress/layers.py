@@ -43,12 +43,13 @@ def sincos(rows: int, columns: int, width: int) -> Float[Tensor, "N D"]:
     cut off.
     """
     quarter = -(-width // 4)
-    rates = 10000.0 ** -(torch.arange(quarter, dtype=torch.float64) / quarter)
-    row, column = torch.meshgrid(
-        torch.arange(rows, dtype=torch.float64),
-        torch.arange(columns, dtype=torch.float64),
-        indexing="ij",
-    )
+    with torch.device("cpu"):  # Numbers, also where a compressor is built for its shapes alone.
+        rates = 10000.0 ** -(torch.arange(quarter, dtype=torch.float64) / quarter)
+        row, column = torch.meshgrid(
+            torch.arange(rows, dtype=torch.float64),
+            torch.arange(columns, dtype=torch.float64),
+            indexing="ij",
+        )
     parts = [place.reshape(-1, 1) * rates for place in (column, row)]
     table = torch.cat([wave(part) for part in parts for wave in (torch.sin, torch.cos)], dim=1)
     return table[:, :width].float()
@@ -56,9 +57,18 @@ def sincos(rows: int, columns: int, width: int) -> Float[Tensor, "N D"]:
 
 def fill(buffer: Tensor, values: Tensor) -> None:
     """Write fixed values into a buffer, unless transformers has loaded it from a checkpoint."""
-    if not getattr(buffer, "_is_hf_initialized", False):
+    if not (buffer.is_meta or getattr(buffer, "_is_hf_initialized", False)):
         with torch.no_grad():
             buffer.copy_(values)
+
+
+def draw_normal(weight: Tensor, std: float) -> None:
+    """nn.init.normal_, but for a weight that has a shape and no numbers nothing.
+
+    There torch would load its compiler, which takes seconds.
+    """
+    if not weight.is_meta:
+        nn.init.normal_(weight, std=std)
 
 
 def reset(module: nn.Module) -> None:

@@ -12,7 +12,7 @@ from vtc.compress.attention import CrossAttention, resolve_heads
 from vtc.compress.choices import Grid, n_queries, nested_queries
 from vtc.compress.elastic import turns
 from vtc.compress.interface import Compressor, FeatureRequest, VisionFeatures, resolve_level
-from vtc.compress.layers import fill, linear_flops, sincos
+from vtc.compress.layers import draw_normal, fill, linear_flops, sincos
 from vtc.compress.published import Published, Source, attention, both
 
 MAX_HEADS = 16
@@ -144,7 +144,7 @@ class Mqt(Compressor):
         for norm in (self.query_norm, self.key_norm, self.value_norm):
             norm.reset_parameters()
         self.attn.reset_parameters()
-        nn.init.normal_(self.proj.weight, std=self.proj.in_features**-0.5)
+        draw_normal(self.proj.weight, std=self.proj.in_features**-0.5)
 
 
 def _identity(weight: Tensor) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from vtc.compress.attention import CrossAttention, resolve_heads
 from vtc.compress.choices import Grid, up_to_every_patch
 from vtc.compress.interface import Compressor, FeatureRequest, VisionFeatures, resolve_level
-from vtc.compress.layers import linear_flops
+from vtc.compress.layers import draw_normal, linear_flops
 from vtc.errors import InputError
 
 BERT_WIDTH = 768
@@ -118,11 +118,11 @@ class QFormer(Compressor):
         Layers narrower than BERT's get 0.55 / sqrt(width), the same at 768, so that what the
         patches say does not vanish.
         """
-        nn.init.normal_(self.queries, std=0.02)
+        draw_normal(self.queries, std=0.02)
         for part in self.modules():
             if isinstance(part, nn.LayerNorm):
                 part.reset_parameters()
             elif isinstance(part, nn.Linear):
                 std = max(0.02, 0.55 / math.sqrt(part.in_features))
-                nn.init.normal_(part.weight, std=std)
+                draw_normal(part.weight, std=std)
                 nn.init.zeros_(part.bias)

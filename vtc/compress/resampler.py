@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from vtc.compress.attention import CrossAttention, resolve_heads
 from vtc.compress.choices import Grid, up_to_every_patch
 from vtc.compress.interface import Compressor, FeatureRequest, VisionFeatures, resolve_level
-from vtc.compress.layers import fill, linear_flops, reset, sincos, two_layers
+from vtc.compress.layers import draw_normal, fill, linear_flops, reset, sincos, two_layers
 from vtc.errors import InputError
 
 MAX_HEADS = 16
@@ -102,7 +102,7 @@ class Resampler(Compressor):
     def reset_parameters(self) -> None:
         """Latents of deviation 0.02, Xavier in the attention, the rest as torch does."""
         reset(self)
-        nn.init.normal_(self.latents, std=0.02)
+        draw_normal(self.latents, std=0.02)
         fill(self.pos_embed, sincos(*self.grid, self.latents.shape[1]))
         for layer in self.layers:
             layer.attn.reset_parameters()  # type: ignore[operator, union-attr]

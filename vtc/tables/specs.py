@@ -132,6 +132,28 @@ BENCHMARKS = Table(
     ),
 )
 
+COMPRESSORS = Table(
+    "compressors",
+    1,
+    "what each compressor makes of an encoder for an LLM, one row a compressor and V",
+    (
+        Column("compressor", "string", "what --compressor calls it"),
+        Column("encoder", "string", "vision encoder, a name or folder"),
+        Column("llm", "string", "LLM, a name or folder"),
+        Column("supported", "string", "every V that it can make of the encoder's grid"),
+        Column("visual_tokens", "int", "the V of this row", "tokens"),
+        Column("n_params", "int", "its parameters"),
+        Column("flops", "float", "its matrix products for one image", "FLOP"),
+        Column("flops_query_token", "float", "the LLM's for a token of the question", "FLOP"),
+        Column("levels", "string", "hidden states of the encoder that it reads"),
+        Column("needs_query", "bool", "it compresses for a question"),
+        Column("needs_cls", "bool", "it needs the encoder's class token"),
+        Column("trained", "bool", "it has weights to train"),
+        Column("elastic", "bool", "one set of weights serves several V"),
+        Column("source", "string", "the paper it is from"),
+    ),
+)
+
 TRAIN_LOG = Table(
     "train_log",
     1,
@@ -334,6 +356,7 @@ TABLES = (
     PREDICTIONS,
     SCORES,
     BENCHMARKS,
+    COMPRESSORS,
     LAW,
     RECOMMENDATION,
     ESTIMATE,

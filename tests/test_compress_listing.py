@@ -1,0 +1,148 @@
+"""`vtc compressors`: what it states, of which models, and what it refuses before torch."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from test_rooms import HEAVY
+
+from vtc.commands.compressors import compressors
+from vtc.compress.choices import KNOWN
+from vtc.errors import InputError
+
+PAGE = Path(__file__).parents[1] / "docs" / "compressors.md"
+LLAVA = ("--llm", "Vicuna-7B-v1.5")
+
+
+def rows(*arguments: str) -> list[dict]:
+    done = CliRunner().invoke(compressors, [*arguments, "--format", "json"])
+    assert done.exit_code == 0, done.output
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_it_states_what_is_known_of_llava():
+    found = {(row["compressor"], row["visual_tokens"]): row for row in rows(*LLAVA)}
+    assert {name for name, _ in found} == set(KNOWN)
+    assert found["mlp", 576]["n_params"] == 20_979_712
+    assert found["tokenpacker", 1]["n_params"] == 36_722_688
+    assert found["mqt", 144]["n_params"] == 8_660_992
+    assert ("mqt", 576) not in found
+    assert found["mqt", 1]["supported"] == "1 to 256"
+    assert found["avgpool", 1]["flops"] * 576 == found["mlp", 576]["flops"]
+    assert found["tokenpacker", 4]["levels"] == "12, 16, 22, 23"
+    assert [name for name in KNOWN if found[name, 64 if name != "mlp" else 576]["elastic"]] == [
+        "mqt",
+        "m3",
+    ]
+    asked = [row for row in found.values() if row["flops_query_token"]]
+    assert {row["compressor"] for row in asked} == {"quecc"}
+    assert asked[0]["flops_query_token"] == pytest.approx(12.95e9, rel=1e-3)
+
+
+def test_another_encoder_and_llm(tiny_world):
+    [row] = rows(
+        "avgpool", "--encoder", str(tiny_world.siglip), "--llm", str(tiny_world.qwen),
+        "--visual-tokens", "9",
+    )  # fmt: skip
+    assert row["n_params"] == 32 * 48 + 48 + 48 * 48 + 48
+    assert row["flops"] == 9 * 2 * (32 * 48 + 48 * 48)
+    assert (row["supported"], row["levels"]) == ("1, 4, 9, 36", "3")
+
+
+def test_a_person_sees_a_line_each():
+    done = CliRunner().invoke(compressors, ["m3", "blind", "ldpv2", "--visual-tokens", "1,4"])
+    head, *lines = done.stdout.splitlines()
+    assert "GFLOP at 1  GFLOP at 4" in head
+    assert [line.split()[0] for line in lines] == ["m3", "blind", "ldpv2"]
+    assert "1, 4, 9, ..., 576" in lines[2]
+    table = CliRunner().invoke(compressors, ["m3", "--visual-tokens", "1", "--format", "csv"])
+    assert next(csv.DictReader(io.StringIO(table.stdout)))["n_params"] == "2099200"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (("nope",), "no compressor is named 'nope'; choose from mlp, avgpool"),
+        (
+            ("tokenpacker", "--visual-tokens", "5"),
+            "tokenpacker cannot make 5 visual tokens of a 24",
+        ),
+        (("--visual-tokens", "577"), "no compressor makes 577 visual tokens of a 24x24 grid"),
+        (("--encoder", "nope"), "encoder nope is neither a model folder nor in the catalog"),
+        (("--llm", "nope"), "llm nope is neither a model folder nor in the catalog"),
+    ],
+)
+def test_what_it_refuses(arguments, fault):
+    done = CliRunner().invoke(compressors, arguments)
+    assert isinstance(done.exception, InputError)
+    assert fault in str(done.exception)
+
+
+def test_it_refuses_before_torch():
+    code = (
+        "import atexit, sys\n"
+        f"atexit.register(lambda: print(set(sys.modules) & set({list(HEAVY)!r})))\n"
+        "from vtc.cli import run\nrun(['compressors', 'm3', '--visual-tokens', '5'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "set()\n")
+    assert done.stderr.startswith("Error: m3 cannot make 5 visual tokens of a 24x24 grid; choose")
+
+
+def page_table() -> list[str]:
+    """The table of the page, from the program."""
+    shown = (1, 16, 144, 576)
+    head = ["compressor", "V of a 24 x 24 grid", "parameters", *(f"V = {v}" for v in shown)]
+    lines = [head, ["---"] * len(head)]
+    found = rows(*LLAVA)
+    for name in KNOWN:
+        own = {row["visual_tokens"]: row for row in found if row["compressor"] == name}
+        counts = [row["n_params"] for row in own.values()]
+        sizes = dict.fromkeys(f"{count / 1e6:.2f} M" for count in (min(counts), max(counts)))
+        flops = [f"{own[v]['flops'] / 1e9:.2f}" if v in own else "–" for v in shown]
+        choices = next(iter(own.values()))["supported"].split(", ")
+        if len(choices) > 8:
+            choices = [*choices[:3], "...", choices[-1]]
+        lines.append([f"`{name}`", ", ".join(choices), " to ".join(sizes), *flops])
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def test_the_pages_table_is_what_the_program_says():
+    table = "\n".join(page_table())
+    assert table in PAGE.read_text(encoding="utf-8"), f"docs/compressors.md should have:\n{table}"
+
+
+def test_the_page_speaks_of_every_compressor_and_setting():
+    import inspect
+
+    from vtc.compress.registry import COMPRESSORS
+
+    text = PAGE.read_text(encoding="utf-8")
+    common = {"vision_width", "text_width", "depth", "grid", "visual_tokens", "level"}
+    for name, kind in COMPRESSORS.items():
+        section = text.split(f"### {name}\n", 1)
+        assert len(section) == 2, f"docs/compressors.md has no section on {name}"
+        said = section[1].split("\n### ")[0].split("\n## ")[0]
+        paper = kind.source.rstrip(")").split()[-1]
+        assert paper in said, f"{name}: {paper}"
+        for setting in set(inspect.signature(kind).parameters) - common:
+            assert f"`{setting}" in said, f"{name}: the page does not speak of {setting}"
+
+
+def test_a_compressor_is_built_for_its_shapes_without_torchs_compiler():
+    """nn.init on the meta device can load torch._dynamo, which takes seconds."""
+    code = (
+        "import sys, torch\nfrom vtc.compress.registry import COMPRESSORS, build\n"
+        "with torch.device('meta'):\n"
+        "    for name, kind in COMPRESSORS.items():\n"
+        "        build(name, vision_width=8, text_width=8, depth=4, grid=(2, 2), "
+        "visual_tokens=kind.supported((2, 2))[-1])\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -1,0 +1,90 @@
+"""`vtc compressors`: what each compressor makes of an encoder for an LLM, and at what cost."""
+
+from typing import Any
+
+import click
+
+from vtc.commands import options
+
+_SHOWN = 8
+
+
+@click.command("compressors")
+@click.argument("names", nargs=-1)
+@click.option(
+    "--encoder",
+    default="openai/clip-vit-large-patch14-336",
+    show_default=True,
+    help="Vision encoder: a folder or a name of the catalog.",
+)
+@click.option(
+    "--llm",
+    default="Qwen1.5-0.5B",
+    show_default=True,
+    help="LLM: a folder or a name of the catalog.",
+)
+@click.option(
+    "--visual-tokens",
+    type=options.Numbers(),
+    help="V to state costs at. [default: 1,4,16,36,64,144,576 and the number of patches]",
+)
+@options.config
+@options.output
+def compressors(names, encoder, llm, visual_tokens, out, fmt, force) -> None:
+    """List the compressors, or those NAMED: V, parameters, FLOPs, needs, source.
+
+    No weights are loaded. FLOPs are the compressor's for one image, multiply-adds counted as two;
+    one that needs the question runs the LLM on it besides. The table has a row a compressor;
+    other formats have a row a compressor and V. docs/compressors.md says what each does.
+
+    \b
+    Example:
+      vtc compressors
+      vtc compressors tokenpacker mqt --llm Vicuna-7B-v1.5 --visual-tokens 1,16 --format csv
+    """
+    from vtc import console
+    from vtc.catalog import encoders, llms
+    from vtc.compress.choices import KNOWN, check_asked, check_name
+    from vtc.tables import specs
+    from vtc.tables.write import check_output
+
+    chosen = check_output(out, fmt, force)
+    for name in names:
+        check_name(name)
+    vision, text = encoders.shape(encoder), llms.shape(llm)
+    check_asked(names, vision.grid, visual_tokens or ())
+    asked = visual_tokens or sorted({1, 4, 16, 36, 64, 144, 576, vision.n_patches})
+
+    from vtc.compress.listing import rows_of
+
+    rows = rows_of(names or KNOWN, (encoder, vision), (llm, text), asked)
+    if chosen == "table" and out == "-":
+        shown = [v for v in asked if any(row["visual_tokens"] == v for row in rows)]
+        columns = ["compressor", "supported", "n_params"]
+        headings = {f"{v}": f"GFLOP at {v}" for v in shown}
+        last = ["levels", "needs", "trained", "elastic", "source"]
+        console.print_table(_a_line_each(rows), [*columns, *headings, *last], headings)
+    else:
+        options.emit(rows, specs.COMPRESSORS, out, fmt, force)
+
+
+def _a_line_each(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of each compressor as one line, its FLOPs under the number of tokens."""
+    lines: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        line = lines.setdefault(row["compressor"], {**row, "n_params": []})
+        line["n_params"].append(row["n_params"])
+        line[str(row["visual_tokens"])] = row["flops"] / 1e9
+    for line in lines.values():
+        choices = line["supported"].split(", ")
+        if len(choices) > _SHOWN:
+            line["supported"] = ", ".join([*choices[:3], "...", choices[-1]])
+        least, most = min(line["n_params"]), max(line["n_params"])
+        line["n_params"] = _short(least) + (f" to {_short(most)}" if most != least else "")
+        needs = [what for what in ("query", "cls") if line[f"needs_{what}"]]
+        line["needs"] = ", ".join(needs) or None
+    return list(lines.values())
+
+
+def _short(count: int) -> str:
+    return f"{count / 1e6:.1f}M" if count >= 1e5 else f"{count}"

@@ -1,0 +1,52 @@
+"""Rows about the compressors: what each makes of an encoder for an LLM, and at what cost."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+from vtc.catalog.shapes import EncoderShape, LlmShape
+from vtc.compress.choices import KNOWN, listed
+from vtc.compress.registry import build, find
+
+
+def rows_of(
+    names: Iterable[str],
+    encoder: tuple[str, EncoderShape],
+    llm: tuple[str, LlmShape],
+    visual_tokens: Sequence[int],
+) -> list[dict[str, Any]]:
+    """A row of the table COMPRESSORS for each compressor and each V that it supports."""
+    vision, text = encoder[1], llm[1]
+    rows = []
+    for name in names:
+        kind, supported = find(name), KNOWN[name].supported(vision.grid)
+        for number in (v for v in visual_tokens if v in supported):
+            with torch.device("meta"):
+                compressor = build(
+                    name,
+                    vision_width=vision.hidden_size,
+                    text_width=text.hidden_size,
+                    depth=vision.n_layers,
+                    grid=vision.grid,
+                    visual_tokens=number,
+                )
+            rows.append(
+                {
+                    "compressor": name,
+                    "encoder": encoder[0],
+                    "llm": llm[0],
+                    "supported": listed(supported),
+                    "visual_tokens": number,
+                    "n_params": sum(weight.numel() for weight in compressor.parameters()),
+                    "flops": float(compressor.flops()),
+                    "flops_query_token": 2.0 * text.n_matmul * kind.needs_query,
+                    "levels": ", ".join(map(str, compressor.request.levels)),
+                    "needs_query": kind.needs_query,
+                    "needs_cls": kind.needs_cls,
+                    "trained": kind.trained,
+                    "elastic": kind.elastic,
+                    "source": kind.source,
+                }
+            )
+    return rows
