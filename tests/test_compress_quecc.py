@@ -85,7 +85,8 @@ def pair(side: int, tokens: int, dtype: torch.dtype) -> tuple[QueCC, Reference]:
     reference = Reference(32, 48, side // math.isqrt(tokens)).to(dtype)
     state = {f"model.{key}": weight for key, weight in reference.state_dict().items()}
     made = load_reference("quecc", state, grid=(side, side))
-    assert isinstance(made, QueCC) and made.visual_tokens == tokens
+    assert isinstance(made, QueCC)
+    assert made.visual_tokens == tokens
     return made, reference
 
 
@@ -117,7 +118,8 @@ def test_gradients_are_the_references(tokens: int):
     for key, source in QueCC.published.weights.items():
         own = made.get_parameter(key).grad
         expected = theirs[f"mm_projector.{source.name}"].grad
-        assert own is not None and expected is not None, key
+        assert own is not None, key
+        assert expected is not None, key
         bound = 1e-9 * max(1.0, expected.abs().max().item())
         torch.testing.assert_close(own, expected, rtol=0, atol=bound, msg=key)
 

@@ -77,6 +77,7 @@ def finetune(runs, samples, method, **flags) -> None:
         tuple(Path(run) for run in runs), method=method, lora_targets=lora.targets, **where
     )
     plan = job.plan()
+    job.check_questions(plan, request.settings)
     if request.dry_run:
         from vtc.commands.dry_run import models_of
 

@@ -60,6 +60,7 @@ def train_projector(samples, encoder, llm, compressors, visual_tokens, **flags) 
       vtc train-projector pretrain.parquet --encoder clip --llm qwen --visual-tokens 1,4,16 -o runs
     """
     from vtc.train.jobs import ProjectorJob
+    from vtc.train.questions import check_questions
     from vtc.train.settings import PROJECTOR, AlignSettings
 
     align = AlignSettings(flags.pop("align_reduction"), flags.pop("align_scale"))
@@ -73,6 +74,7 @@ def train_projector(samples, encoder, llm, compressors, visual_tokens, **flags) 
     job = ProjectorJob(encoder, llm, compressors, visual_tokens, seeds=seeds, **where)
     job.refuse_mixture(request.settings.weights, request.settings.data_seed)
     job.check_samples(request.samples.rows)
+    check_questions(compressors, request.settings)
     if request.dry_run:
         models = {"encoder": encoder, "llm": llm}
         runs = [

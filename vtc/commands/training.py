@@ -52,6 +52,12 @@ def stage_options(
             type=click.Choice(["after", "before"]),
             help="Side of the image on which questions stand. [default: the run's, else after]",
         ),
+        click.option(
+            "--query-scope",
+            type=click.Choice(["latest", "first", "all"]),
+            help="Questions that quecc compresses an image for: of several turns the one being "
+            "answered, the one beside the image, or all so far. [default: the run's, else latest]",
+        ),
         option("--max-length", default=2048, help="Tokens of a sample that are kept."),
         option(
             "--dtype",

@@ -1,20 +1,30 @@
 """Samples as one batch: token ids, masks, positions, labels, and the images' content."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vtc.data.dataset import InMemory, TokenisedRow
+from vtc.data.exchanges import Exchanges
 from vtc.data.labels import IGNORE, Encoded
 from vtc.data.packed import pack as in_one_row
 from vtc.data.packing import Questions
+from vtc.data.queries import padded
 from vtc.errors import InputError
 
 ImageSource = Callable[[Sequence[str]], dict[str, Tensor]]
 """Image paths -> what the model reads of them: `pixel_values` or cached `vision_levels`."""
+
+
+class _Part(NamedTuple):
+    """A row of a batch: its tokens, its images, and the ids of what these are asked, if any."""
+
+    encoded: Encoded
+    images: tuple[str, ...]
+    query: np.ndarray | None = None
 
 
 class Collator:
@@ -28,6 +38,11 @@ class Collator:
     lowest value, added to the attention scores). With `pack` the batch is one row without padding
     (B = 1) that also says where its samples begin (see `data.packed.pack`); samples, labels and
     images stand in the same order.
+
+    Rows of exchanges (see `data.exchanges`), which a compressor that reads the question needs,
+    become a row an answer. For each image place of the batch, in order, `query_ids` and
+    `query_mask` [I, Q] are what it is compressed for, and `query_images` [I] says which of the
+    images it shows: each is in the batch once.
 
     Each image becomes `n_visual` tokens. `max_questions` draws that many of a row's questions anew
     each epoch, by seed, epoch and row alone. Dialogues longer than `max_length` tokens lose their
@@ -67,29 +82,58 @@ class Collator:
 
         Raises InputError naming a row whose images and answers do not fit into `max_length`.
         """
-        rows = [self.dataset.rows[index] for index in indices]
-        encoded = [self._encode(index) for index in indices]
+        parts = [part for index in indices for part in self._parts(index)]
+        encoded = [part.encoded for part in parts]
         batch = (
             in_one_row(encoded)
             if self.pack
             else collate(encoded, self.pad_token_id, self.mask_dtype)
         )
-        paths = [path for row in rows for path in row.images]
+        paths = [path for part in parts for path in part.images]
+        asked = [part.query for part in parts if part.query is not None for _ in part.images]
+        if asked:
+            ids, mask = padded(asked, self.pad_token_id)
+            distinct = {path: number for number, path in enumerate(dict.fromkeys(paths))}
+            batch["query_ids"], batch["query_mask"] = torch.from_numpy(ids), torch.from_numpy(mask)
+            batch["query_images"] = torch.tensor([distinct[path] for path in paths])
+            paths = list(distinct)
         if paths and self.images is not None:
             batch.update(self.images(paths))
         return batch
 
-    def _encode(self, index: int) -> Encoded:
+    def _parts(self, index: int) -> list[_Part]:
         row = self.dataset.rows[index]
-        encoded = row.tokens.encode(self.n_visual, self._choose(index))
-        if self.max_length is None or encoded.position_ids.max() < self.max_length:
-            return encoded
-        if isinstance(row.tokens, Questions):
+        if not isinstance(row.tokens, Exchanges):
+            whole = row.tokens.encode(self.n_visual, self._choose(index))
+            return [_Part(self._fitting(whole, row), row.images)]
+        parts = []
+        for asked in row.tokens.rows(self.n_visual, self._choose(index)):
+            encoded = self._cut(asked.encoded, row.tokens.image_token_id)
+            if encoded is not None:
+                parts.append(_Part(encoded, row.images[: asked.n_images], asked.query))
+            elif row.tokens.independent or not parts:
+                raise self._too_long(row)
+        return parts
+
+    def _fitting(self, encoded: Encoded, row: TokenisedRow) -> Encoded:
+        if isinstance(row.tokens, Questions) and self._is_too_long(encoded):
             raise self._too_long(row)
+        cut = self._cut(encoded, row.tokens.image_token_id)
+        if cut is None:
+            raise self._too_long(row)
+        return cut
+
+    def _is_too_long(self, encoded: Encoded) -> bool:
+        return self.max_length is not None and encoded.position_ids.max() >= self.max_length
+
+    def _cut(self, encoded: Encoded, image_token: int) -> Encoded | None:
+        """A row without what passes the longest allowed; None if images or all labels would go."""
+        if not self._is_too_long(encoded):
+            return encoded
         cut = Encoded(*(part[: self.max_length] for part in encoded))
         lost = encoded.input_ids[self.max_length :]
-        if (lost == row.tokens.image_token_id).any() or (cut.labels == IGNORE).all():
-            raise self._too_long(row)
+        if (lost == image_token).any() or (cut.labels == IGNORE).all():
+            return None
         return cut
 
     def _too_long(self, row: TokenisedRow) -> InputError:
@@ -100,9 +144,9 @@ class Collator:
 
     def _choose(self, index: int) -> list[int] | None:
         tokens = self.dataset.rows[index].tokens
-        if self.max_questions is None or not isinstance(tokens, Questions):
+        if self.max_questions is None or not isinstance(tokens, Questions | Exchanges):
             return None
-        n_questions = len(tokens.branches)
+        n_questions = tokens.n_rows if isinstance(tokens, Exchanges) else len(tokens.branches)
         if n_questions <= self.max_questions:
             return None
         random = np.random.default_rng([self.seed, self.epoch, index])

@@ -92,7 +92,7 @@ class ConversationTemplate:
     def _plain_spans(self, turns: Sequence[Turn]) -> list[Span]:
         marks = sum(turn["text"].count(IMAGE) for turn in turns if turn["role"] == "user")
         captions = [turn["text"] for turn in turns if turn["role"] == "assistant"]
-        start = self.tokenizer.bos_token if _adds_bos(self.tokenizer) else ""
+        start = self.tokenizer.bos_token if adds_bos(self.tokenizer) else ""
         return [
             Span(start + IMAGE * marks, False),
             Span(" ".join(captions) + self._plain_end(), True),
@@ -174,7 +174,7 @@ def special_tokens(tokenizer: Any) -> set[str]:
     return {*tokenizer.all_special_tokens, *(str(token) for token in added if token.special)}
 
 
-def _adds_bos(tokenizer: Any) -> bool:
+def adds_bos(tokenizer: Any) -> bool:
     """Whether the tokenizer itself starts every text with a begin token, as Llama's do."""
     bos = tokenizer.bos_token_id
     return bos is not None and tokenizer("a").input_ids[:1] == [bos]

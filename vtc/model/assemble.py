@@ -55,6 +55,7 @@ def assemble(
         image_processor=vision.image_processor,
         tokenizer=text.tokenizer,
         visual_tokens=model.compressor.visual_tokens,
+        query_scope="latest" if model.compressor.needs_query else None,
     )
     return Assembled(model, processor, vision.source, text.source)
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForImageTextToText
 from transformers.initialization import guard_torch_init_functions
@@ -23,6 +23,7 @@ from vtc.errors import VtcError
 from vtc.model.config import VtcConfig
 from vtc.model.four_bit import KEPT, is_four_bit, settle
 from vtc.model.head_loss import head_loss, is_worth_it
+from vtc.model.query import INPUTS, query_vectors
 from vtc.model.tower import grid_of, patch_states
 
 
@@ -120,11 +121,23 @@ class VtcModel(VtcPreTrainedModel, LlavaModel):
             states = patch_states(self.vision_tower, pixel_values, levels, self.grid)
         return torch.stack([states[level] for level in levels], dim=1)
 
-    def compress(self, vision_levels: Float[Tensor, "I L N D"]) -> Float[Tensor, "I V text_width"]:
+    def compress(
+        self,
+        vision_levels: Float[Tensor, "I L N D"],
+        *,
+        query_ids: Int[Tensor, "Q T"] | None = None,
+        query_mask: Int[Tensor, "Q T"] | None = None,
+        query_vectors: Float[Tensor, "Q text_width"] | None = None,
+        query_images: Int[Tensor, " Q"] | None = None,
+    ) -> Float[Tensor, "P V text_width"]:
         """The visual tokens of I images from their L levels (those that the compressor asks for).
 
-        Patches are the encoder's, or means of its windows where the compressor takes them. Raises
-        ValueError if the number of levels or of patches is another.
+        Patches are the encoder's, or means of its windows where the compressor takes them. One
+        that needs the question compresses for Q of them: their tokens `query_ids`, where the mask
+        is not 0, or the LLM's `query_vectors` of them; `query_images` says which image each is
+        about (default: the first about the first, and so on). There are then P = Q results, else
+        P = I. Raises ValueError if the number of levels or of patches is another, or a question
+        is missing.
         """
         levels = self.compressor.request.levels
         if vision_levels.shape[1] != len(levels):
@@ -135,13 +148,36 @@ class VtcModel(VtcPreTrainedModel, LlavaModel):
         grid = self.compressor.feature_grid(vision_levels.shape[2])
         dtype = next(self.compressor.parameters()).dtype
         states = dict(zip(levels, vision_levels.to(dtype).unbind(1), strict=True))
-        return self.compressor(VisionFeatures(states, grid))
+        if not self.compressor.needs_query:
+            return self.compressor(VisionFeatures(states, grid))
+        if query_vectors is None:
+            query_vectors = self.read_queries(query_ids, query_mask)
+        if query_images is None and len(query_vectors) != len(vision_levels):
+            raise ValueError(
+                f"{len(query_vectors)} questions for {len(vision_levels)} images; query_images "
+                "says which is about which"
+            )
+        asked = query_vectors.to(vision_levels.device, dtype)
+        return self.compressor(VisionFeatures(states, grid, asked, query_images))
+
+    def read_queries(
+        self, query_ids: Int[Tensor, "Q T"] | None, query_mask: Int[Tensor, "Q T"] | None = None
+    ) -> Float[Tensor, "Q text_width"]:
+        """The LLM's vectors of questions; raises ValueError if there are none."""
+        if query_ids is None:
+            raise ValueError(
+                f"compressor {self.config.compressor} compresses an image for a question: pass "
+                "query_ids and query_mask, as the processor makes them of query=[...], a text an "
+                "image"
+            )
+        return query_vectors(self.language_model, query_ids, query_mask)
 
     def get_image_features(  # type: ignore[override]
         self, pixel_values: Tensor, **kwargs: Any
     ) -> BaseModelOutputWithPooling:
         """The visual tokens of images, one [V, text_width] an image in `pooler_output`."""
-        return _as_output(self.compress(self.encode(pixel_values)))
+        asked = {name: kwargs[name] for name in INPUTS if name in kwargs}
+        return _as_output(self.compress(self.encode(pixel_values), **asked))
 
     def forward(  # type: ignore[override]
         self,
@@ -151,11 +187,18 @@ class VtcModel(VtcPreTrainedModel, LlavaModel):
         mm_encoder_outputs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> LlavaModelOutputWithPast:
-        """As LlavaModel; `vision_levels` are cached features of I images in place of pixels."""
+        """As LlavaModel; `vision_levels` are cached features of I images in place of pixels.
+
+        What else `compress` takes, for compressors that need the question, goes on to it.
+        """
+        asked = {name: kwargs.pop(name) for name in INPUTS if name in kwargs}
         if vision_levels is not None:
             if pixel_values is not None:
                 raise ValueError("pass pixel_values or vision_levels, not both")
-            mm_encoder_outputs = {"image": _as_output(self.compress(vision_levels))}
+            mm_encoder_outputs = {"image": _as_output(self.compress(vision_levels, **asked))}
+        elif pixel_values is not None and self.compressor.needs_query:
+            mm_encoder_outputs = {"image": self.get_image_features(pixel_values, **asked)}
+            pixel_values = None
         return super().forward(
             input_ids=input_ids,  # type: ignore[arg-type]
             pixel_values=pixel_values,
@@ -257,9 +300,17 @@ class VtcForConditionalGeneration(VtcPreTrainedModel, LlavaForConditionalGenerat
     def generate(  # type: ignore[override]
         self, inputs: Tensor | None = None, *, vision_levels: Tensor | None = None, **kwargs: Any
     ) -> Any:
-        """As transformers' `generate`; images are compressed once, before the prefill."""
+        """As transformers' `generate`; images are compressed once, before the prefill.
+
+        `query_ids` and `query_mask` are the questions for a compressor that needs them.
+        """
+        core: Any = self.model
+        asked = {name: kwargs.pop(name) for name in INPUTS if name in kwargs}
         if vision_levels is not None:
-            tokens = _as_output(self.model.compress(vision_levels))  # type: ignore[operator]
+            tokens = _as_output(core.compress(vision_levels, **asked))
+            kwargs["mm_encoder_outputs"] = {"image": tokens}
+        elif self.compressor.needs_query and kwargs.get("pixel_values") is not None:
+            tokens = core.get_image_features(kwargs.pop("pixel_values"), **asked)
             kwargs["mm_encoder_outputs"] = {"image": tokens}
         return super().generate(inputs, **kwargs)  # type: ignore[misc]
 

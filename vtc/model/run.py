@@ -277,6 +277,7 @@ def _as_saved(processor: VtcProcessor, folder: Path) -> None:
     template = folder / CHAT_TEMPLATE
     processor.set_up(
         query_position=settings.get("query_position", "after"),
+        query_scope=settings.get("query_scope"),
         chat_template=str(template) if template.is_file() else None,
     )
     processor.image_processor = load_image_processor(folder)

@@ -45,6 +45,7 @@ def finetune_runs(
     training for a run or folder at fault, or one that another process trains.
     """
     plan = job.plan()
+    job.check_questions(plan, inputs.settings)
     if inputs.settings.template == "chat" and inputs.settings.chat_template is None:
         for source, _ in plan:
             check_speaks(source)
@@ -176,6 +177,8 @@ def _load(source: Path, encoder: Encoder | None, settings: StageSettings) -> Run
     )
     place(run.model)
     run.model.compressor.float()
-    run.processor.set_up(settings.image_mode, settings.query_position, settings.chat_template)
+    run.processor.set_up(
+        settings.image_mode, settings.query_position, settings.chat_template, settings.query_scope
+    )
     run.model.generation_config = generation_config(run.processor.tokenizer)
     return run

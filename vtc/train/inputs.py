@@ -81,15 +81,16 @@ class Inputs:
         Raises InputError for independent turns behind which the image would stand.
         """
         position = processor.query_position
-        if position == "before" and self.settings.turns == "independent":
+        scope = processor.query_scope
+        if position == "before" and self.settings.turns == "independent" and scope is None:
             raise InputError(
                 "--turns independent shares the image before the questions; use --query-position "
                 "after, or --turns dialogue"
             )
-        key = _tokenizer_key(processor.tokenizer) + position
+        key = _tokenizer_key(processor.tokenizer) + position + (scope or "")
         if key not in self._tokens:
             encoder = TurnEncoder(processor.tokenizer, self.settings.template, position)
-            self._tokens[key] = tokenise(self.samples.rows, encoder, self.settings.turns)
+            self._tokens[key] = tokenise(self.samples.rows, encoder, self.settings.turns, scope)
         return self._tokens[key]
 
     def images(

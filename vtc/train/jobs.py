@@ -8,6 +8,8 @@ from typing import Any
 from vtc.errors import InputError
 from vtc.tables.atomic import refuse_existing
 from vtc.train.checkpoints import BY_DEFAULT, Saving
+from vtc.train.questions import check_questions
+from vtc.train.settings import StageSettings
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,12 @@ class FinetuneJob:
                 refuse_existing(folder, self.force or self.saving.resume)
             pairs[folder] = run
         return [(run, folder) for folder, run in pairs.items()]
+
+    def check_questions(self, plan: Sequence[tuple[Path, Path]], settings: StageSettings) -> None:
+        """Raise InputError where a run's compressor reads the question, and there is none."""
+        from vtc.model.run import read_manifest
+
+        check_questions((read_manifest(run)["compressor"] for run, _ in plan), settings)
 
 
 def run_name(manifest: dict[str, Any]) -> str:

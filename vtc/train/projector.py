@@ -19,6 +19,7 @@ from vtc.train.jobs import ProjectorJob, ProjectorRun
 from vtc.train.log import Advance
 from vtc.train.places import Place, identity
 from vtc.train.processes import is_sharded, join, n_processes, refuse_unshardable
+from vtc.train.questions import check_questions
 from vtc.train.relay import Relay
 from vtc.train.settings import StageSettings
 from vtc.train.sharding import loading_device, place
@@ -48,6 +49,7 @@ def train_projectors(
     job.refuse_existing()
     job.refuse_mixture(inputs.settings.weights, inputs.settings.data_seed)
     job.check_samples(inputs.samples.rows)
+    check_questions(job.compressors, inputs.settings)
     _check_auto_batch(inputs.settings)
     refuse_unshardable(inputs.settings)
     join()
@@ -249,7 +251,9 @@ def _assemble(
         settings=job.compressor_settings,
         seed=settings.seed if run.seed is None else run.seed,
     )
-    one.processor.set_up(settings.image_mode, settings.query_position)
+    one.processor.set_up(
+        settings.image_mode, settings.query_position, query_scope=settings.query_scope
+    )
     one.model.compressor.float()
     place(one.model)
     return one

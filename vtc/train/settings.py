@@ -12,6 +12,7 @@ from typing import Any, Literal
 from vtc.data.image_modes import ImageMode
 from vtc.data.image_places import QueryPosition
 from vtc.data.packing import Turns
+from vtc.data.queries import QueryScope
 from vtc.data.templates import TemplateName
 from vtc.errors import InputError
 
@@ -70,6 +71,7 @@ class StageSettings:
     chat_template: str | None = None
     image_mode: ImageMode | None = None
     query_position: QueryPosition | None = None
+    query_scope: QueryScope | None = None
     compressor_learning_rate: float | None = None
     objective: Objective = "lm"
     method: Method = "full"
