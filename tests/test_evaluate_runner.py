@@ -8,8 +8,10 @@ import pytest
 import torch
 from conftest import TinyWorld
 
+from vtc.data.images import open_image
 from vtc.errors import InputError
 from vtc.evaluate import runner, vision
+from vtc.evaluate.answered import Answer, Answers
 from vtc.evaluate.benchmark import read_benchmark
 from vtc.evaluate.items import read_items
 from vtc.evaluate.prompts import tokenise
@@ -81,9 +83,7 @@ def test_two_runs_share_the_encoder_and_answer_as_each_alone(tiny_world, runs, t
     for folder in runs:
         run = load_run(folder)
         items = exam.items
-        opened = [
-            vision.open_image(tiny_world.images, i.images[0]) if i.images else None for i in items
-        ]
+        opened = [open_image(tiny_world.images, i.images[0]) if i.images else None for i in items]
         prompts = tokenise(items, run.processor.tokenizer, run.manifest["visual_tokens"])
         # One at a time, from pixels, is what a batch from shared features must equal.
         alone = [
@@ -186,3 +186,50 @@ def test_runs_answer_in_four_bits(tiny_world, runs, tmp_path, monkeypatch):
     assert all(row["n_generated"] for row in rough)
     described = runner.settings(1, None, "cpu", four_bit=True).described()
     assert described["load_4bit"] is True
+
+
+def test_workers_change_nothing(tiny_world, runs, tmp_path):
+    names = (*tiny_world.image_names, "none.png")
+    exam = make_exam(tmp_path / "a", tiny_world.images, rows_of(names))
+    alone, _ = evaluate(runs, [exam], batch_size=2)
+    ahead, counts = evaluate(runs, [exam], batch_size=2, workers=2)
+    assert ahead == alone
+    assert ahead[-1]["fault"] == "image none.png: missing"
+    assert counts["encoding images"] == len(names)
+
+
+def test_yes_and_no_by_likelihood_in_any_precision(tiny_world, runs, tmp_path):
+    rows = [
+        {**row, "answer": ("yes", "no")[n % 2]} for n, row in enumerate(rows_of(("0.png",) * 6))
+    ]
+    exam = make_exam(tmp_path / "a", tiny_world.images, rows, metric="pope")
+    for more in ({}, {"dtype": torch.bfloat16}, {"four_bit": True}):
+        found, _ = evaluate(runs, [exam], answer_by="likelihood", **more)
+        assert {row["prediction"] for row in found} <= {"Yes", "No"}
+        assert {(row["answered_by"], row["n_generated"]) for row in found} == {("likelihood", 0)}
+        assert encode(found, specs.PREDICTIONS, "parquet")
+    free = make_exam(tmp_path / "free", tiny_world.images, rows_of(("0.png",)))
+    with pytest.raises(InputError, match="benchmark free has free answers"):
+        evaluate(runs, [free], answer_by="likelihood")
+
+
+def test_what_was_answered_is_not_asked_again(tiny_world, runs, tmp_path):
+    names = (*tiny_world.image_names, "none.png", None)
+    exam = make_exam(tmp_path / "a", tiny_world.images, rows_of(names))
+    whole, _ = evaluate(runs, [exam])
+    answers = Answers()
+    # One run has answered all, the other all but the item whose image does not open.
+    for folder, n_done in zip(runs, (8, 6), strict=True):
+        run_id = load_run(folder).manifest["run_id"]
+        own = [row for row in whole if row["run_id"] == run_id][:n_done]
+        cells = ("prediction", "n_generated", "n_text_tokens", "answered_by", "fault")
+        given = {n: Answer(*(row[cell] for cell in cells)) for n, row in enumerate(own)}
+        answers.add(run_id, "a", given)
+    loaded = []
+
+    def track(what, total):
+        loaded.append(what)
+        return contextlib.nullcontext(lambda n: None)
+
+    assert runner.evaluate(runs, [exam], runner.Settings(), track, answers) == whole
+    assert not any("tokenpacker" in what for what in loaded)

@@ -1,8 +1,11 @@
 """`vtc eval`: runs and benchmarks in, predictions and scores out."""
 
+from typing import Any, NamedTuple
+
 import click
 
 from vtc.commands import options, preflight
+from vtc.errors import InputError
 
 
 @click.command("eval")
@@ -39,6 +42,14 @@ from vtc.commands import options, preflight
     "--max-new-tokens", type=click.IntRange(1), help="Longest answer. [default: the benchmark's]"
 )
 @click.option(
+    "--answer-by",
+    type=click.Choice(["generation", "likelihood"]),
+    default="generation",
+    show_default=True,
+    help="Let the runs write their answers, or take the likeliest of an item's options, or of yes "
+    "and no; open questions between them are still written.",
+)
+@click.option(
     "--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Prompts a batch."
 )
 @click.option(
@@ -52,19 +63,28 @@ from vtc.commands import options, preflight
     help="Load the LLMs' linear layers in 4 bits (nf4), in less memory; a QLoRA run's always are.",
 )
 @click.option("--device", help="Device, such as cpu or cuda. [default: cuda where there is one]")
+@click.option(
+    "--workers",
+    type=click.IntRange(0),
+    help="Processes that open images ahead. [default: 0 on the CPU, else half its cores, up to 8]",
+)
+@click.option(
+    "--resume", is_flag=True, help="Go on with an evaluation that was stopped, of the same output."
+)
 @options.scoring
 @options.config
 @options.output
 def evaluate(
     runs, benchmarks, data_dir, save_images, streaming, scores, images, features, limit,
-    max_new_tokens, batch_size, dtype, load_4bit, device, compat, incomplete, average, sets,
-    out, fmt, force,
+    max_new_tokens, answer_by, batch_size, dtype, load_4bit, device, workers, resume, compat,
+    incomplete, average, sets, out, fmt, force,
 ) -> None:  # fmt: skip
     """Let finished RUNS answer benchmarks; write one row an answer, and the scores.
 
     Several runs in one call share the libraries' start and, with the same encoder, its pass over
     the images. An item whose image does not open counts as wrong and is
-    marked in the column `fault`. Without -o the scores are shown on stdout.
+    marked in the column `fault`. Without -o the scores are shown on stdout. With it, answers are
+    kept beside the output as they come: what was stopped goes on with --resume.
 
     \b
     Example:
@@ -76,18 +96,25 @@ def evaluate(
 
     from vtc import console
     from vtc.evaluate import average as averages
-    from vtc.evaluate.aggregate import aggregate, score_item
+    from vtc.evaluate.answered import finished, keeping, left, refuse_left
     from vtc.evaluate.benchmarks.loading import Where
     from vtc.evaluate.choosing import choose, partial, picture_folder
-    from vtc.tables import specs
-    from vtc.tables.provenance import footer
     from vtc.tables.write import check_output
 
+    file = None if out == "-" else Path(out)
+    if resume and (force or file is None):
+        raise InputError(
+            "--force begins again and --resume goes on; give one of them"
+            if force
+            else "--resume goes on with an output that was stopped; name it with -o"
+        )
     for run in runs:
         preflight.check_run(run)
     preflight.check_features(features)
     for path in filter(None, (scores, out)):
-        check_output(path, fmt if path == out else None, force)
+        check_output(path, fmt if path == out else None, force or resume)
+    if file is not None and not (force or resume):
+        refuse_left(file)
     with picture_folder(save_images) as pictures:
         where = Where(
             pictures,
@@ -101,27 +128,74 @@ def evaluate(
         for sentence in partial(chosen):
             console.say(sentence)
 
-        from vtc.evaluate.runner import Exam, evaluate, settings
+        from vtc.evaluate.exam import Exam
+        from vtc.evaluate.runner import evaluate, identity, settings
 
-        how = settings(batch_size, dtype, device, features, load_4bit)
+        how = settings(
+            batch_size, dtype, device, features, load_4bit, answer_by=answer_by, workers=workers
+        )
         exams = [Exam.of(*pair) for pair in chosen]
-        rows = evaluate([Path(run) for run in runs], exams, how, console.progress)
-    if compat:
-        rows = [score_item(row, True) for row in rows]
-    faults = sum(row["fault"] is not None for row in rows)
-    if faults:
-        console.say(f"{faults} of {len(rows)} answers are missing (see `fault`): scored wrong")
-    asked = {"benchmark": list(benchmarks), "data_dir": data_dir, "limit": limit, "compat": compat}
-    asked |= {"images": {benchmark.name: str(benchmark.images) for benchmark, _ in chosen}}
-    read = dict.fromkeys(file for benchmark, _ in chosen for file in benchmark.inputs)
-    about = footer(settings={**how.described(), **asked}, inputs=list(read))
-    if out != "-" or fmt not in (None, "table"):
-        options.emit(rows, specs.PREDICTIONS, out, fmt, force, footer=about)
-    result = averages.averaged(
-        aggregate(rows, compat is not None, incomplete), average, sets, incomplete
-    )
-    if scores:
-        options.emit(result, specs.SCORES, scores, None, force, footer=about)
-    if out == "-" and fmt in (None, "table") and scores != "-":
-        columns = "run_id n_params visual_tokens benchmark score stderr chance n_items"
-        options.emit(result, specs.SCORES, "-", "table", force, columns=columns.split())
+        folders = [Path(run) for run in runs]
+        about = identity(folders, exams, how)
+        if resume and file is not None and finished(file, about):
+            console.say(f"{out} is finished")
+            return
+        with keeping(file, about, resume, force) as answers:
+            if len(answers):
+                console.say(f"going on behind {len(answers)} answers")
+            try:
+                rows = evaluate(folders, exams, how, console.progress, answers)
+            except KeyboardInterrupt:
+                if file is not None and len(answers):
+                    console.say(f"{left(file)} keeps {len(answers)} answers; go on with --resume")
+                raise
+            asked = {"benchmark": list(benchmarks), "data_dir": data_dir, "limit": limit}
+            asked |= {"compat": compat, "answers_of": about}
+            asked |= {"images": {benchmark.name: str(benchmark.images) for benchmark, _ in chosen}}
+            inputs = dict.fromkeys(path for benchmark, _ in chosen for path in benchmark.inputs)
+            ending = Ending(compat is not None, incomplete, average, sets, scores, out, fmt)
+            ending.write(rows, {**how.described(), **asked}, list(inputs), force or resume)
+
+
+class Ending(NamedTuple):
+    """How answers are scored, and where they and the scores go."""
+
+    compat: bool
+    incomplete: bool
+    average: bool
+    sets: Any
+    scores: str | None
+    out: str
+    fmt: str | None
+
+    def write(
+        self,
+        rows: list[dict[str, Any]],
+        settings: dict[str, Any],
+        inputs: list[Any],
+        force: bool,
+    ) -> None:
+        """Score the rows of predictions and write both tables."""
+        from vtc import console
+        from vtc.evaluate import average as averages
+        from vtc.evaluate.aggregate import aggregate, score_item
+        from vtc.tables import specs
+        from vtc.tables.provenance import footer
+
+        if self.compat:
+            rows = [score_item(row, True) for row in rows]
+        faults = sum(row["fault"] is not None for row in rows)
+        if faults:
+            console.say(f"{faults} of {len(rows)} answers are missing (see `fault`): scored wrong")
+        about = footer(settings=settings, inputs=inputs)
+        on_screen = self.out == "-" and self.fmt in (None, "table")
+        if not on_screen:
+            options.emit(rows, specs.PREDICTIONS, self.out, self.fmt, force, footer=about)
+        result = averages.averaged(
+            aggregate(rows, self.compat, self.incomplete), self.average, self.sets, self.incomplete
+        )
+        if self.scores:
+            options.emit(result, specs.SCORES, self.scores, None, force, footer=about)
+        if on_screen and self.scores != "-":
+            columns = "run_id n_params visual_tokens benchmark score stderr chance n_items"
+            options.emit(result, specs.SCORES, "-", "table", force, columns=columns.split())

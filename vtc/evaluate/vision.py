@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from vtc.data.features import FeatureStore, preprocessing_hash
-from vtc.data.images import ImageFault, open_image
 from vtc.errors import InputError
+from vtc.evaluate.decoding import Decoded, Image, decoded
 from vtc.model.backbones import load_image_processor
 from vtc.model.config import VtcConfig
 from vtc.model.encode import MEMORY_LIMIT, image_bytes
@@ -18,9 +18,6 @@ from vtc.model.manifest import run_folder
 from vtc.model.modeling import build_compressor
 from vtc.model.run import Run, read_manifest
 from vtc.model.tower import patch_states
-
-Image = tuple[Path, str]
-"""An image: its root, and its path relative to it."""
 
 
 class Block(NamedTuple):
@@ -103,11 +100,16 @@ class Look:
         batch_size: int,
         track: Callable[[str, int], Any],
         store: FeatureStore | None = None,
+        workers: int = 0,
+        begun: bool = False,
     ):
+        """`begun`: some images were seen before, so that all of those left may be bad."""
         self.levels = levels
         self.batch_size = batch_size
         self.track = track
         self.store = store
+        self.workers = workers
+        self.begun = begun
         self._block: Sequence[Image] | None = None
         self._seen: Visible | None = None
 
@@ -135,10 +137,11 @@ class Look:
             kept = self._in_store(run, images)
             fresh = [image for image in images if image not in set(kept)]
             with self.track("encoding images", len(fresh)) as advance:
-                seen = _encode(run, fresh, self.levels, self.batch_size, advance)
+                ahead = decoded(fresh, self.batch_size, run.processor.image_processor, self.workers)
+                seen = _encode(run, ahead, self.levels, advance)
             self._seen = self._with_stored(seen, kept, run) if kept else seen
             self._block = block
-            if images and not self._seen.rows:
+            if images and not self._seen.rows and not self.begun:
                 raise InputError(
                     f"not one of {len(images)} images opens; the first is {images[0][1]} under "
                     f"{images[0][0]}: mend 'images' of the benchmark, or give --images"
@@ -175,30 +178,23 @@ class Look:
 @torch.inference_mode()
 def _encode(
     run: Run,
-    images: Sequence[Image],
+    batches: Iterable[Decoded],
     levels: tuple[int, ...],
-    batch_size: int,
     advance: Callable[[int], object],
 ) -> Visible:
-    """Encode images with a run's encoder, at `levels`; those that do not open become faults."""
+    """Encode images with a run's encoder, at `levels`; those that did not open become faults."""
     model: Any = run.model.model
     weight = next(model.vision_tower.parameters())
     rows: dict[Image, int] = {}
     faults: dict[Image, str] = {}
     parts = []
-    for start in range(0, len(images), batch_size):
-        opened = {}
-        for image in images[start : start + batch_size]:
-            try:
-                opened[image] = open_image(*image)
-            except ImageFault as fault:
-                faults[image] = f"image {image[1]}: {fault.reason}"
-            advance(1)
-        if opened:
-            pixels = run.processor.image_processor(list(opened.values()), return_tensors="pt")
-            values = pixels["pixel_values"].to(weight.device, weight.dtype)
+    for batch in batches:
+        faults.update(batch.faults)
+        if batch.pixels is not None:
+            values = batch.pixels.to(weight.device, weight.dtype)
             states = patch_states(model.vision_tower, values, levels, model.grid)
             parts.append(torch.stack([states[level] for level in levels], dim=1))
-            rows.update({image: number for number, image in enumerate(opened, start=len(rows))})
+            rows.update({image: number for number, image in enumerate(batch.images, len(rows))})
+        advance(len(batch.images) + len(batch.faults))
     features = torch.cat(parts) if parts else torch.empty(0, len(levels), 0, 0)
     return Visible(levels, rows, features, faults)

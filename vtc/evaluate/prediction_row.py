@@ -1,0 +1,49 @@
+"""A row of the predictions table: which run was asked what, what it said, and its score."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from vtc.evaluate.aggregate import score_item
+from vtc.evaluate.answered import Answer
+from vtc.evaluate.exam import Exam
+from vtc.evaluate.item import Item
+
+
+def prediction_row(
+    manifest: Mapping[str, Any], exam: Exam, item: Item, answer: Answer
+) -> dict[str, Any]:
+    """The scored row of an answer; `manifest` is the run's."""
+    llm, benchmark = manifest["llm"], exam.benchmark
+    return score_item(
+        {
+            "run_id": manifest["run_id"],
+            "backbone": llm["name"],
+            "family": llm["family"],
+            "n_params": llm["n_params"],
+            "n_params_total": llm["n_params_total"],
+            "n_params_nonembedding": llm["n_params_nonembedding"],
+            "compressor": manifest["compressor"],
+            "visual_tokens": manifest["visual_tokens"],
+            "encoder": manifest["encoder"]["name"],
+            "seed": manifest.get("seed"),
+            "benchmark": benchmark.name,
+            "task": benchmark.task,
+            "metric": benchmark.metric,
+            "chance": exam.chance,
+            "item_id": item.item_id,
+            "image_id": item.image_id,
+            "question": item.question,
+            "references": item.references,
+            "choices": list(item.choices) or None,
+            "category": item.category,
+            "group": item.group,
+            "about": json.dumps(item.about, ensure_ascii=False) if item.about else None,
+            "prediction": answer.text,
+            "answered_by": answer.answered_by,
+            "n_text_tokens": answer.n_text_tokens,
+            "n_generated": answer.n_generated,
+            "prompt_sha": benchmark.prompt_sha,
+            "fault": answer.fault,
+        }
+    )
