@@ -18,12 +18,15 @@ from vtc.compress.interface import (
 )
 from vtc.compress.layers import adaptive_pool, linear_flops, two_layers, windows
 from vtc.compress.published import Published, Source, attention, both
+from vtc.compress.window_attention import attend_unprojected
 from vtc.errors import InputError
 
 # Hidden states 12, 16, 22 and 23 of a 24-layer encoder, as shares of the way to the penultimate.
 KEY_LEVELS = (12 / 23, 16 / 23, 22 / 23, 1.0)
 MAX_HEADS = 8
 LN_EPS = 1e-6
+# Encoders at least as wide take the order of products that needs fewer of them.
+WIDE = 512
 QUERIES = ("bilinear", "antialias", "area")
 
 
@@ -105,9 +108,10 @@ class TokenPacker(Compressor):
         fine = torch.cat([features.levels[level] for level in self.key_levels], dim=-1)
         coarse = self._reduce(features.levels[self.query_level])
         queries = self.attn_query(self.query_norm(self.query_proj(coarse)))
-        keys = self.attn_key(self.key_norm(self.key_proj(fine)))
-        values = self.attn_value(self.value_norm(self.value_proj(fine)))
-        return self.out_proj(self.attn_out(self._attend(queries, keys, values)))
+        keys = self.key_norm(self.key_proj(fine))
+        values = self.value_norm(self.value_proj(fine))
+        attend = self._attend_unprojected if self._absorbs() else self._attend
+        return self.out_proj(self.attn_out(attend(queries, keys, values)))
 
     def _reduce(self, patches: Float[Tensor, "B N D"]) -> Float[Tensor, "B V D"]:
         """The grid as sqrt(V) x sqrt(V) queries, in float32 as the reference does."""
@@ -133,21 +137,57 @@ class TokenPacker(Compressor):
         """Multi-head attention of each query over its window of N / V patches."""
         side, heads = self.grid[0], self.heads
         query = queries.unflatten(-1, (heads, -1)) * (queries.shape[-1] // heads) ** -0.5
+        keys, values = self.attn_key(keys), self.attn_value(values)
         key = windows(keys, side, self.visual_tokens).unflatten(-1, (heads, -1))
         value = windows(values, side, self.visual_tokens).unflatten(-1, (heads, -1))
         # Elementwise product and sum: on a CPU much faster than V * heads tiny matrix products.
         weights = (query.unsqueeze(2) * key).sum(-1).softmax(dim=2)
         return (weights.unsqueeze(-1) * value).sum(2).flatten(-2)
 
+    def _attend_unprojected(
+        self,
+        queries: Float[Tensor, "B V D"],
+        keys: Float[Tensor, "B N D"],
+        values: Float[Tensor, "B N D"],
+    ) -> Float[Tensor, "B V D"]:
+        """The same with the matrices of keys and values on the side of queries and result."""
+        query = queries.unflatten(-1, (self.heads, -1))
+        query = query * query.shape[-1] ** -0.5
+        side, count = self.grid[0], self.visual_tokens
+        found = attend_unprojected(
+            query,
+            windows(keys, side, count),
+            windows(values, side, count),
+            self.attn_key.weight,
+            self.attn_value.weight,
+        )
+        # The key's bias shifts all scores of a query alike, so that softmax takes it away; it has
+        # a gradient, of zeros, for the sake of DDP.
+        return found + self.attn_value.bias + 0 * self.attn_key.bias
+
+    def _absorbs(self) -> bool:
+        """Whether no patch is to be projected into the attention: where that is less to do.
+
+        Narrow encoders keep the plain order, so that trainings of them end as they always did.
+        """
+        projected, absorbed = self._orders()
+        return self.attn_query.in_features >= WIDE and absorbed < projected
+
+    def _orders(self) -> tuple[int, int]:
+        """FLOPs of the attention with every patch projected, and with none."""
+        patches, width = self.grid[0] * self.grid[1], self.attn_query.in_features
+        matrices = linear_flops(self.attn_key, self.attn_value)
+        # Each patch meets one query once in the scores and once in the weighted sum.
+        met = patches * 2 * 2 * width
+        return patches * matrices + met, self.visual_tokens * matrices + self.heads * met
+
     def flops(self) -> int:
         """Keys and values over all patches, queries and the output over V tokens."""
         patches = self.grid[0] * self.grid[1]
-        width = self.attn_query.in_features
-        a_patch = linear_flops(*self.key_proj, *self.value_proj, self.attn_key, self.attn_value)
+        a_patch = linear_flops(*self.key_proj, *self.value_proj)
         a_token = linear_flops(self.query_proj, self.attn_query, self.attn_out, *self.out_proj)
-        # Each patch meets one query once in the scores and once in the weighted sum.
-        attention = 2 * 2 * width
-        return patches * (a_patch + attention) + self.visual_tokens * a_token
+        attention = self._orders()[self._absorbs()]
+        return patches * a_patch + attention + self.visual_tokens * a_token
 
     def reset_parameters(self) -> None:
         """Truncated normal weights, zero biases, Xavier for the attention's inputs.

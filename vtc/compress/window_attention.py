@@ -38,11 +38,8 @@ class WindowAttention(nn.Module):
             return self._project_all(
                 query, F.linear(keys, of_key, key_bias), F.linear(values, of_value, value_bias)
             )
-        asked = torch.einsum("bvhd,hdk->bvhk", query, of_key.unflatten(0, (self.heads, -1)))
-        weights = (asked @ keys.transpose(-1, -2)).softmax(-1)
-        pooled = weights @ values
-        found = torch.einsum("bvhk,hdk->bvhd", pooled, of_value.unflatten(0, (self.heads, -1)))
-        return self.out_proj(found.flatten(-2) + value_bias)
+        found = attend_unprojected(query, keys, values, of_key, of_value)
+        return self.out_proj(found + value_bias)
 
     def _project_all(
         self,
@@ -77,3 +74,21 @@ class WindowAttention(nn.Module):
         nn.init.zeros_(self.in_proj_bias)
         self.out_proj.reset_parameters()
         nn.init.zeros_(self.out_proj.bias)
+
+
+def attend_unprojected(
+    query: Float[Tensor, "B V H d"],
+    keys: Float[Tensor, "B V S D"],
+    values: Float[Tensor, "B V S D"],
+    of_key: Float[Tensor, "D D"],
+    of_value: Float[Tensor, "D D"],
+) -> Float[Tensor, "B V D"]:
+    """Attention of one query a window over patches that no matrix has touched.
+
+    `query` is projected and scaled; the biases of keys and values are left to the caller.
+    """
+    heads = query.shape[-2]
+    asked = torch.einsum("bvhd,hdk->bvhk", query, of_key.unflatten(0, (heads, -1)))
+    weights = (asked @ keys.transpose(-1, -2)).softmax(-1)
+    pooled = weights @ values
+    return torch.einsum("bvhk,hdk->bvhd", pooled, of_value.unflatten(0, (heads, -1))).flatten(-2)
