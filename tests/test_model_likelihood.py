@@ -21,8 +21,6 @@ from vtc.model.prompts import Asked
 from vtc.model.run import Run
 
 GRID = (6, 6)
-# Those that see the image alone, whatever is asked about it.
-BLIND = sorted(name for name, kind in COMPRESSORS.items() if not kind.needs_query)
 ANSWERS = ("A", "B", "Yes", "red", "the square on the left", "one two")
 QUESTIONS = ("How many ?", "Read the text .", "What colour is the square on the left ?", "two")
 
@@ -51,7 +49,8 @@ def alone(built: Assembled, question: str, shown: list[Image.Image], said: str) 
     ends = set(built.model.generation_config.eos_token_id)
     pixels = {}
     if shown:
-        pixels = built.processor.image_processor(shown, return_tensors="pt")
+        pixels = dict(built.processor.image_processor(shown, return_tensors="pt"))
+        pixels.update(built.processor.query_inputs([question] * len(shown)))
     with torch.no_grad():
         logits = built.model(input_ids=torch.tensor(ids)[None], **pixels).logits[0]
     chances = logits.log_softmax(-1)
@@ -65,7 +64,7 @@ def alone(built: Assembled, question: str, shown: list[Image.Image], said: str) 
 
 
 @pytest.mark.parametrize(
-    ("name", "llm"), [*((name, "qwen") for name in BLIND), ("tokenpacker", "llama")]
+    ("name", "llm"), [*((name, "qwen") for name in COMPRESSORS), ("tokenpacker", "llama")]
 )
 def test_candidates_over_a_shared_prompt_score_as_each_alone(
     tiny_world, images, monkeypatch, name, llm
@@ -74,7 +73,7 @@ def test_candidates_over_a_shared_prompt_score_as_each_alone(
     built = assemble(tiny_world.encoder, getattr(tiny_world, llm), name, visual_tokens)
     shown = [(0,), (0,), (0, 1), ()]
     asked = [
-        Asked(prompt.ids, tuple(images[i] for i in own))
+        Asked(prompt.ids, tuple(images[i] for i in own), prompt.query)
         for prompt, own in zip(
             tokenise(items([("x",) * len(own) for own in shown]), built.processor.tokenizer,
                      visual_tokens),

@@ -8,14 +8,13 @@ from conftest import TinyWorld
 from PIL import Image
 
 from vtc.compress.registry import COMPRESSORS
+from vtc.data.queries import words
 from vtc.data.templates import ConversationTemplate
 from vtc.model import prompts, reading
 from vtc.model.assemble import Assembled, assemble
 from vtc.model.generation import generate_answers
 
 GRID = (6, 6)
-# Those that see the image alone, whatever is asked about it.
-BLIND = sorted(name for name, kind in COMPRESSORS.items() if not kind.needs_query)
 TEXTS = (
     "<image>\nHow many circles ?",
     "<image>\nWhat colour is the square on the left ?",
@@ -41,7 +40,10 @@ def asked(built: Assembled, images: list[Any]) -> tuple[list[str], list[list[Any
 
 def by_generate(built: Assembled, text: str, shown: list[Image.Image], limit: int) -> list[int]:
     """The tokens of transformers' own generate, one prompt alone, up to and with the end."""
-    image = {"images": shown} if shown else {}
+    image: dict[str, Any] = {"images": shown} if shown else {}
+    if shown and built.processor.query_scope is not None:
+        question = next(own for own in TEXTS if words(own) in text)
+        image["query"] = [question] * len(shown)
     inputs = built.processor(text=text, return_tensors="pt", add_special_tokens=False, **image)
     new = built.model.generate(**inputs, max_new_tokens=limit)
     return new[0, inputs["input_ids"].shape[1] :].tolist()
@@ -52,7 +54,8 @@ def spoken(built: Assembled, ids: list[int]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "llm"), [*((name, "qwen") for name in BLIND), ("tokenpacker", "llama")]
+    ("name", "llm"),
+    [*((name, "qwen") for name in COMPRESSORS), ("tokenpacker", "llama"), ("quecc", "llama")],
 )
 def test_answers_are_those_of_generate_alone(tiny_world, images, monkeypatch, name, llm):
     visual_tokens = min(v for v in COMPRESSORS[name].supported(GRID) if v > 1)
@@ -67,8 +70,8 @@ def test_answers_are_those_of_generate_alone(tiny_world, images, monkeypatch, na
     cached = asked(built, list(built.model.model.encode(pixels)))[1]
     for spared, batch in ((1, 1), (1, 4), (10**9, 4)):
         monkeypatch.setattr(prompts, "SHARED_TOKENS", spared)
-        assert generate_answers(*given, shown, limit, batch) == expected
-        assert generate_answers(*given, cached, limit, batch) == expected
+        for pictures in (shown, cached):
+            assert generate_answers(*given, pictures, limit, batch, queries=TEXTS) == expected
 
 
 def test_an_image_is_read_once_for_its_questions(tiny_world, images, monkeypatch):

@@ -5,8 +5,7 @@ from typing import Any
 
 import torch
 
-from vtc.model.asking import prompt_ids
-from vtc.model.backbones import module_dtype
+from vtc.model.asking import image_inputs, prompt_ids
 from vtc.model.run import Run
 
 
@@ -23,16 +22,12 @@ def answer_loss(run: Run, question: str, images: Sequence[Any], answer: str) -> 
         raise ValueError("the likelihood of an empty answer is asked for")
     device = run.model.device
     ids = torch.tensor([[*prompt, *tokens]], device=device)
-    pixels = {}
-    if images:
-        values = run.processor.image_processor(list(images), return_tensors="pt")["pixel_values"]
-        pixels["pixel_values"] = values.to(device, module_dtype(run.model))
     # The logits at a position are of the token behind it.
     logits = run.model(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         logits_to_keep=len(tokens) + 1,
-        **pixels,
+        **image_inputs(run, question, images),
     ).logits[0, :-1]
     wanted = ids[0, len(prompt) :]
     loss = torch.nn.functional.cross_entropy(logits.float(), wanted)

@@ -126,7 +126,14 @@ class VtcModel(lmms):
             for request, shown in zip(chunk, images, strict=True)
         ]
         answers = generate_answers(
-            self.run.model, processor, prompts, images, limit, self.batch_size, advance
+            self.run.model,
+            processor,
+            prompts,
+            images,
+            limit,
+            self.batch_size,
+            advance,
+            queries=[request.context for request in chunk],
         )
         found = {}
         for request, prompt, answer in zip(chunk, prompts, answers, strict=True):
@@ -155,7 +162,13 @@ class VtcModel(lmms):
             prompt = prompt_ids(self.run.processor, context, len(images))
             limit = _limit(asked)
             [answer] = generate_answers(
-                self.run.model, self.run.processor, [prompt], [images], limit, 1
+                self.run.model,
+                self.run.processor,
+                [prompt],
+                [images],
+                limit,
+                1,
+                queries=[context],
             )
             answers.append(_cut(answer.text, _ends(asked)))
             visuals, context, finished, so_far, known = doc_to_text(

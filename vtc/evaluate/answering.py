@@ -61,7 +61,7 @@ def answer(
 
 
 def _asked(questions: Sequence[Question]) -> list[Asked]:
-    return [Asked(question.prompt.ids, question.shown) for question in questions]
+    return [Asked(q.prompt.ids, q.shown, q.prompt.query) for q in questions]
 
 
 def _best(question: Question, scores: Sequence[float]) -> str:

@@ -6,14 +6,19 @@ from typing import Any, NamedTuple
 from vtc.data.conversations import IMAGE
 from vtc.data.image_places import QueryPosition
 from vtc.data.labels import TurnEncoder, expand_images
+from vtc.data.queries import words
 from vtc.evaluate.items import Item
 
 
 class Prompt(NamedTuple):
-    """Token ids of a prompt, its image as V image tokens, and how many of them are text."""
+    """Token ids of a prompt, its image as V image tokens, and how many of them are text.
+
+    `query` is the prompt in words, for compressors that read it.
+    """
 
     ids: list[int]
     n_text_tokens: int
+    query: str = ""
 
 
 def tokenise(
@@ -35,5 +40,5 @@ def tokenise(
         row = encoder.prompt([{"role": "user", "text": text}])
         expanded, _ = expand_images(row, row, encoder.image_token_id, visual_tokens)
         n_text_tokens = int((row != encoder.image_token_id).sum())
-        prompts[text] = Prompt(expanded.tolist(), n_text_tokens)
+        prompts[text] = Prompt(expanded.tolist(), n_text_tokens, words(text))
     return [prompts[text] for text in asked]

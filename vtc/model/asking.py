@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers.generation.streamers import TextStreamer
 
 from vtc.data.conversations import IMAGE
@@ -31,6 +32,21 @@ def prompt_ids(processor: VtcProcessor, text: str, n_images: int) -> list[int]:
     row = encoder.prompt([{"role": "user", "text": text}])
     expanded, _ = expand_images(row, row, encoder.image_token_id, processor.visual_tokens)
     return expanded.tolist()
+
+
+def image_inputs(run: Run, question: str, images: Sequence[Any]) -> dict[str, Tensor]:
+    """What the model takes for PIL images about which a question is asked, none for none."""
+    if not images:
+        return {}
+    values = run.processor.image_processor(list(images), return_tensors="pt")["pixel_values"]
+    asked = {}
+    if run.processor.query_scope is not None:
+        asked = run.processor.query_inputs([question] * len(images))
+    device = run.model.device
+    return {
+        "pixel_values": values.to(device, module_dtype(run.model)),
+        **{name: part.to(device) for name, part in asked.items()},
+    }
 
 
 def serve_at(run: Run, visual_tokens: int | None) -> None:
@@ -71,15 +87,12 @@ def ask(
     Raises InputError as `prompt_ids`.
     """
     model = run.model
+    seen = image_inputs(run, question, images)
     ids = torch.tensor([prompt_ids(run.processor, question, len(images))], device=model.device)
-    pixels = {}
-    if images:
-        values = run.processor.image_processor(list(images), return_tensors="pt")["pixel_values"]
-        pixels["pixel_values"] = values.to(model.device, module_dtype(model))
     generated = model.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
-        **pixels,
+        **seen,
         max_new_tokens=max_new_tokens,
         do_sample=False,
         streamer=_Pieces(run.processor.tokenizer, on_text),

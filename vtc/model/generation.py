@@ -26,6 +26,7 @@ def generate_answers(
     max_new_tokens: int,
     batch_size: int = 16,
     advance: Callable[[int], object] | None = None,
+    queries: Sequence[str | None] | None = None,
 ) -> list[Generated]:
     """Answer prompts greedily, each until its end token or `max_new_tokens`.
 
@@ -33,11 +34,12 @@ def generate_answers(
     ids in which each image already is V image tokens. `visuals` holds what each prompt shows: an
     image (PIL), cached features [n_levels, N, D] (the levels the compressor asks for), a list of
     either, or None; all of one call are of the same kind. Prompts of similar length share a
-    batch, padded on the left; `advance` is told the number of answers as they come.
+    batch, padded on the left; `advance` is told the number of answers as they come. `queries` are
+    the questions in words that a compressor which reads them compresses the images for.
 
-    Raises ValueError if there are not as many visuals as prompts.
+    Raises ValueError if there are not as many visuals as prompts, or such a query is missing.
     """
-    asked = as_asked(processor, prompts, visuals)
+    asked = as_asked(processor, prompts, visuals, queries)
     answers: dict[int, Generated] = {}
     for found in answer_each(model, processor, asked, max_new_tokens, batch_size):
         answers.update(found)

@@ -1,6 +1,6 @@
 """Many prompts read in batches; one image's prompts read what they share only once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +10,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from vtc.model.backbones import module_dtype
 from vtc.model.modeling import VtcForConditionalGeneration
 from vtc.model.processor import VtcProcessor
+from vtc.model.query import read_texts
 from vtc.model.reading import Reading, read
 
 Visual = Any
@@ -20,10 +21,14 @@ SHARED_TOKENS = 24
 
 
 class Asked(NamedTuple):
-    """A prompt's token ids, each image V of them, and the images it shows."""
+    """A prompt's token ids, each image V of them, and the images it shows.
+
+    `query` is what these are compressed for, where the compressor reads it.
+    """
 
     ids: list[int]
     shown: tuple[Visual, ...]
+    query: str | None = None
 
 
 class _Group(NamedTuple):
@@ -37,13 +42,20 @@ def as_asked(
     processor: VtcProcessor,
     prompts: Sequence[str | Sequence[int]],
     visuals: Sequence[Visual | Sequence[Visual] | None],
+    queries: Sequence[str | None] | None = None,
 ) -> list[Asked]:
-    """Prompts (texts or token ids) and what they show; ValueError if not as many of both."""
-    if len(prompts) != len(visuals):
-        raise ValueError(f"{len(prompts)} prompts, but {len(visuals)} visuals")
+    """Prompts (texts or token ids), what they show, and what images are compressed for.
+
+    Raises ValueError if not as many of all.
+    """
+    asked = [None] * len(prompts) if queries is None else queries
+    if not len(prompts) == len(visuals) == len(asked):
+        raise ValueError(
+            f"{len(prompts)} prompts, but {len(visuals)} visuals, {len(asked)} queries"
+        )
     return [
-        Asked(_token_ids(prompt, processor), _as_tuple(visual))
-        for prompt, visual in zip(prompts, visuals, strict=True)
+        Asked(_token_ids(prompt, processor), _as_tuple(visual), query)
+        for prompt, visual, query in zip(prompts, visuals, asked, strict=True)
     ]
 
 
@@ -56,21 +68,28 @@ def readings(
     """Read prompts, at most `batch_size` at a time; the places in `asked` of those just read.
 
     Long ones come first, and prompts of similar length together. Where several ask about the same
-    images (the same objects), the LLM reads these once for all.
+    images (the same objects), the LLM reads these once for all. A compressor that reads the
+    question gives each other question other tokens: only equal ones then share them.
+
+    Raises ValueError for a prompt with images whose compressor needs a `query`, and that has none.
     """
-    groups = _groups(asked, processor.image_token_id) if _shares(model) else []
+    vectors = _vectors(model, processor, asked, batch_size)
+    groups = (
+        _groups(asked, processor.image_token_id, model.compressor.needs_query)
+        if _shares(model)
+        else []
+    )
     together = {place for group in groups for place in group.places}
     alone = [place for place in range(len(asked)) if place not in together]
     alone.sort(key=lambda place: len(asked[place].ids), reverse=True)
     padding = processor.tokenizer.pad_token_id or 0
     for start in range(0, len(alone), batch_size):
         places = alone[start : start + batch_size]
-        shown = [visual for place in places for visual in asked[place].shown]
-        inputs = _inputs(model, processor, shown)
+        inputs = _inputs(model, processor, [asked[place] for place in places], vectors)
         yield places, read(model, [asked[p].ids for p in places], inputs, padding=padding)
     for chunk in _chunks(groups, batch_size):
         firsts = [asked[group.places[0]] for group in chunk]
-        inputs = _inputs(model, processor, [visual for first in firsts for visual in first.shown])
+        inputs = _inputs(model, processor, firsts, vectors)
         length = chunk[0].length
         images = read(model, [first.ids[:length] for first in firsts], inputs)
         rows = [(row, place) for row, group in enumerate(chunk) for place in group.places]
@@ -87,14 +106,17 @@ def _shares(model: VtcForConditionalGeneration) -> bool:
     return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
 
 
-def _groups(asked: Sequence[Asked], image_token: int) -> list[_Group]:
-    """Prompts with the same images, behind the same tokens, where sharing spares enough."""
+def _groups(asked: Sequence[Asked], image_token: int, asks: bool) -> list[_Group]:
+    """Prompts with the same images, behind the same tokens, where sharing spares enough.
+
+    Where the compressor `asks` for the question, that too must be the same.
+    """
     found: dict[tuple, _Group] = {}
-    for place, (ids, shown) in enumerate(asked):
+    for place, (ids, shown, query) in enumerate(asked):
         if not shown:
             continue
         length = len(ids) - ids[::-1].index(image_token)
-        key = (tuple(ids[:length]), *map(id, shown))
+        key = (tuple(ids[:length]), query if asks else None, *map(id, shown))
         found.setdefault(key, _Group(length, [])).places.append(place)
     worth = [group for group in found.values() if _spared(group) >= SHARED_TOKENS]
     longest = {id(group): max(len(asked[place].ids) for place in group.places) for group in worth}
@@ -119,12 +141,56 @@ def _chunks(groups: Sequence[_Group], batch_size: int) -> Iterator[list[_Group]]
         yield chunk
 
 
-def _inputs(
-    model: VtcForConditionalGeneration, processor: VtcProcessor, shown: Sequence[Visual]
+@torch.inference_mode()
+def _vectors(
+    model: VtcForConditionalGeneration,
+    processor: VtcProcessor,
+    asked: Sequence[Asked],
+    batch_size: int,
 ) -> dict[str, Tensor]:
-    """What the model takes for images, in order of appearance."""
+    """The LLM's vector of each distinct question, where the compressor reads them."""
+    if not model.compressor.needs_query:
+        return {}
+    queries = dict.fromkeys(one.query for one in asked if one.shown)
+    if None in queries:
+        raise ValueError(
+            f"compressor {model.config.compressor} compresses an image for a question: give the "
+            "queries of prompts with images"
+        )
+    texts = [query for query in queries if query is not None]
+    found = processor.query_inputs(texts) if texts else {}
+    rows = zip(*(part.tolist() for part in found.values()), strict=True)
+    tokens = [tuple(t for t, own in zip(*row, strict=True) if own) for row in rows]
+    read = read_texts(model.model.language_model, tokens, batch_size)  # type: ignore[arg-type]
+    return dict(zip(texts, read, strict=True))
+
+
+def _inputs(
+    model: VtcForConditionalGeneration,
+    processor: VtcProcessor,
+    some: Sequence[Asked],
+    vectors: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """What the model takes for the images of prompts, in order of appearance.
+
+    With `vectors` of their questions each distinct object is there once.
+    """
+    shown = [visual for one in some for visual in one.shown]
     if not shown:
         return {}
+    if vectors:
+        distinct = {id(visual): visual for visual in shown}
+        places = {key: number for number, key in enumerate(distinct)}
+        queries = [vectors[one.query or ""] for one in some for _ in one.shown]
+        which = torch.tensor([places[id(visual)] for visual in shown], device=model.device)
+        asked = {"query_vectors": torch.stack(queries), "query_images": which}
+        return {**_images(model, processor, list(distinct.values())), **asked}
+    return _images(model, processor, shown)
+
+
+def _images(
+    model: VtcForConditionalGeneration, processor: VtcProcessor, shown: Sequence[Visual]
+) -> dict[str, Tensor]:
     if isinstance(shown[0], Tensor):
         return {"vision_levels": torch.stack(list(shown)).to(model.device)}
     pixels = processor.image_processor(list(shown), return_tensors="pt")["pixel_values"]
