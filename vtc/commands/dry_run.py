@@ -1,5 +1,6 @@
 """What `--dry-run` of a training command says of its costs."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ def costs(
 ) -> list[str]:
     """Lines `estimate = ...`, one a run and one of all.
 
-    `runs` are output folders, each with encoder, llm, compressor and visual_tokens, and as many of
-    each of `n_seeds` seeds: those of stage 1 with one seed train side by side. Without a GPU
-    (named, or in this machine) memory is that of a training on the CPU, and there are no hours.
+    `runs` are output folders, each with what `parts_of` takes, and as many of each of
+    `n_seeds` seeds: those of stage 1 with one seed train side by side. Without a GPU (named, or in
+    this machine) memory is that of a training on the CPU, and there are no hours.
     Raises InputError for a model that cannot be had or a GPU that is not known.
     """
     from vtc.commands.parts import parts_of
@@ -55,6 +56,8 @@ def models_of(run: Path) -> dict[str, Any]:
 
     manifest = read_manifest(run)
     places = {part: locate(manifest[part], run) for part in ("encoder", "llm")}
+    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    places["settings"] = config.get("compressor_settings")
     return {**places, **{name: manifest[name] for name in ("compressor", "visual_tokens")}}
 
 

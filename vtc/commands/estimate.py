@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from vtc.commands import options
+from vtc.commands import options, preflight
 
 COLUMNS = (
     *("command", "llm", "method", "visual_tokens", "steps", "batch_size", "tokens"),
@@ -102,12 +102,15 @@ def jobs_of(planned: Any) -> list[Any]:
     command = finetune if planned.command == "finetune" else train_projector
     settings = flags_of(command, planned.flags, f"recipe {planned.recipe}, [{planned.command}]")
     try:
+        own = preflight.check_settings(
+            planned.compressors, map(options.Setting(), planned.compressor_settings)
+        )
         models = [
-            parts_of(planned.encoder, planned.llm, compressor, tokens)
+            parts_of(planned.encoder, planned.llm, compressor, tokens, own)
             for compressor in planned.compressors
             for tokens in planned.visual_tokens
         ]
-    except InputError as error:
+    except (InputError, click.BadParameter) as error:
         raise InputError(f"recipe {planned.recipe}: {error}") from None
     jobs = [
         Job(planned.command, planned.recipe, parts, planned.data, settings)

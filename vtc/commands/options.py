@@ -214,6 +214,26 @@ class Names(click.ParamType):
         return names
 
 
+class Setting(click.ParamType):
+    """A setting and its value, such as layers=2, query=area or trained=[1,4]; values as in TOML."""
+
+    name = "KEY=VALUE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, Any]:
+        """Parse `value`; what is no TOML value is a text. Raises click.BadParameter without `=`."""
+        if isinstance(value, tuple):
+            return value
+        key, equals, raw = str(value).partition("=")
+        if not (equals and key.strip() and raw.strip()):
+            self.fail(f"'{value}' is no KEY=VALUE such as layers=2", param, ctx)
+        try:
+            return key.strip(), tomllib.loads(f"value = {raw}")["value"]
+        except tomllib.TOMLDecodeError:
+            return key.strip(), raw.strip()
+
+
 class Quantity(click.ParamType):
     """A positive number as people write it: 3e12, 3T, 3TFLOP, 7b, 0.5b; 0 only if `zero`."""
 

@@ -1,26 +1,37 @@
 """The models of a training by name, as its costs need them: shapes, no weights."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 
-def parts_of(encoder: str, llm: str, compressor: str, visual_tokens: int) -> Any:
+def parts_of(
+    encoder: str,
+    llm: str,
+    compressor: str,
+    visual_tokens: int,
+    settings: Mapping[str, Any] | None = None,
+) -> Any:
     """The models of a training: shapes from their folders, the catalog or the hub's files.
 
-    The compressor states its own costs. Raises InputError for a model that is nowhere.
+    The compressor, with `settings` of its own, states its own costs. Raises InputError
+    for a model that is nowhere.
     """
     from vtc.catalog import encoders, llms
     from vtc.cost.job import Parts
 
     vision, text = _shape(encoders.shape, encoder), _shape(llms.shape, llm)
-    cost = _stated(compressor, vision, text.hidden_size, visual_tokens)
+    own = json.dumps(settings, sort_keys=True)
+    cost = _stated(compressor, vision, text.hidden_size, visual_tokens, own)
     return Parts(llm, text, encoder, vision, compressor, cost, visual_tokens)
 
 
 @cache
-def _stated(compressor: str, vision: Any, text_width: int, visual_tokens: int) -> Any:
+def _stated(
+    compressor: str, vision: Any, text_width: int, visual_tokens: int, settings: str
+) -> Any:
     """What a compressor states of itself; both stages, and LLMs of one width, share it."""
     from vtc.compress.statement import statement
     from vtc.cost.memory import CompressorCost
@@ -32,6 +43,7 @@ def _stated(compressor: str, vision: Any, text_width: int, visual_tokens: int) -
         depth=vision.n_layers,
         grid=vision.grid,
         visual_tokens=visual_tokens,
+        settings=json.loads(settings),
     )
     return CompressorCost(*stated)
 

@@ -40,6 +40,24 @@ def check_parts(
                 check_visual_tokens(name, grid, number, CHOICES[name](grid))
 
 
+def check_settings(
+    compressors: Sequence[str], settings: Iterable[tuple[str, Any]]
+) -> dict[str, Any] | None:
+    """The settings of `--compressor-setting` by name, or None without any.
+
+    Raises InputError for one that is there twice, or that one of the compressors does not have.
+    """
+    given = dict(pairs := list(settings))
+    if len(given) < len(pairs):
+        raise InputError("--compressor-setting names a setting twice")
+    if given:
+        from vtc.compress.registry import check_settings as check
+
+        for name in compressors:
+            check(name, given)
+    return given or None
+
+
 def check_model(source: str, kind: Any) -> None:
     """Raise InputError if a model is neither a whole folder nor can be a hub id.
 

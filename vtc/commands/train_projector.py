@@ -18,6 +18,13 @@ from vtc.commands import options, preflight, training
     help="Token compressor, one or several: avgpool,tokenpacker trains one run each.",
 )
 @click.option(
+    "--compressor-setting",
+    "compressor_settings",
+    type=options.Setting(),
+    multiple=True,
+    help="A setting of the compressors, such as layers=2 or query=area (docs/compressors.md).",
+)
+@click.option(
     "--visual-tokens",
     type=options.Numbers(),
     required=True,
@@ -46,7 +53,9 @@ from vtc.commands import options, preflight, training
     help="Load the LLM's linear layers in 4 bits (nf4), as finetune --method qlora does.",
 )
 @training.stage_options(lr=1e-3, batch_size=32, accumulate=8, template="plain", seed=options.seeds)
-def train_projector(samples, encoder, llm, compressors, visual_tokens, **flags) -> None:
+def train_projector(
+    samples, encoder, llm, compressors, compressor_settings, visual_tokens, **flags
+) -> None:
     """Train a compressor between a frozen encoder and a frozen LLM (LLaVA's stage 1).
 
     Only the compressor trains. Every compressor with every V gives a run folder OUT/COMPRESSOR-vV,
@@ -68,15 +77,19 @@ def train_projector(samples, encoder, llm, compressors, visual_tokens, **flags) 
     where = training.take_job_flags(flags)
     preflight.check_parts(encoder, llm, compressors, visual_tokens)
     preflight.check_features(flags["features"])
+    own = preflight.check_settings(compressors, compressor_settings)
     seeds = flags["seed"]
     flags["seed"] = seeds[0]
     request = training.Request.of(samples, flags, PROJECTOR, objective=objective, align=align)
-    job = ProjectorJob(encoder, llm, compressors, visual_tokens, seeds=seeds, **where)
+    job = ProjectorJob(
+        encoder, llm, compressors, visual_tokens,
+        seeds=seeds, compressor_settings=own, **where,
+    )  # fmt: skip
     job.refuse_mixture(request.settings.weights, request.settings.data_seed)
     job.check_samples(request.samples.rows)
     check_questions(compressors, request.settings)
     if request.dry_run:
-        models = {"encoder": encoder, "llm": llm}
+        models = {"encoder": encoder, "llm": llm, "settings": own}
         runs = [
             (
                 job.folder(run),

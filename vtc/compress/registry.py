@@ -28,6 +28,25 @@ def find(name: str) -> type[Compressor]:
     return COMPRESSORS[name]
 
 
+def check_settings(name: str, settings: Mapping[str, Any]) -> None:
+    """Raise InputError, naming its settings, for one that the compressor does not have.
+
+    And for a value of another type than the default, where that is yes or no, a number or a text.
+    """
+    known = {
+        key: parameter.default
+        for key, parameter in inspect.signature(find(name)).parameters.items()
+        if key not in _GIVEN
+    }
+    for key, value in settings.items():
+        if key not in known:
+            raise InputError(f"compressor {name} has no setting '{key}'; it has {', '.join(known)}")
+        kind = type(known[key])
+        if key != "level" and kind in (bool, int, str) and type(value) is not kind:
+            what = {bool: "true or false", int: "a whole number", str: "a text"}[kind]
+            raise InputError(f"compressor {name}: {key} = {value!r}; it takes {what}")
+
+
 def build(
     name: str,
     *,
@@ -43,17 +62,18 @@ def build(
     Raises InputError for an unknown name or setting, or a V that the compressor cannot make.
     """
     chosen, extra = find(name), dict(settings or {})
-    known = [key for key in inspect.signature(chosen).parameters if key not in _GIVEN]
-    for key in extra:
-        if key not in known:
-            raise InputError(f"compressor {name} has no setting '{key}'; it has {', '.join(known)}")
-    return chosen(
-        **{  # type: ignore[arg-type]
-            "vision_width": vision_width,
-            "text_width": text_width,
-            "depth": depth,
-            "grid": grid,
-            "visual_tokens": visual_tokens,
-            **extra,
-        }
-    )
+    check_settings(name, extra)
+    given: dict[str, Any] = {
+        "vision_width": vision_width,
+        "text_width": text_width,
+        "depth": depth,
+        "grid": grid,
+        "visual_tokens": visual_tokens,
+    }
+    try:
+        return chosen(**given, **extra)
+    except TypeError as error:
+        if not extra:
+            raise
+        said = ", ".join(f"{key} = {value!r}" for key, value in extra.items())
+        raise InputError(f"compressor {name} cannot be built with {said}: {error}") from error

@@ -27,6 +27,7 @@ class Planned:
     compressors: tuple[str, ...]
     visual_tokens: tuple[int, ...]
     n_seeds: int
+    compressor_settings: tuple[str, ...]
     flags: dict[str, Any]
     data: DataFacts
     gpu: str | None
@@ -118,7 +119,14 @@ def _models(recipe: Mapping[str, Any], path: Path) -> dict[str, Any]:
         "compressors": compressors,
         "visual_tokens": tuple(numbers),
         "n_seeds": len(_listed(first.get("seed", 0))),
+        "compressor_settings": _settings(first),
     }
+
+
+def _settings(first: Mapping[str, Any]) -> tuple[str, ...]:
+    """`compressor-setting`, an array of texts such as layers=2; another value is no flag's."""
+    value = first.get("compressor-setting", first.get("compressor_setting", ()))
+    return tuple(map(str, value)) if isinstance(value, list) else ()
 
 
 def _listed(value: Any) -> tuple[str, ...]:
