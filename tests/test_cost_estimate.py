@@ -20,10 +20,13 @@ from vtc.cost.job import (
     fitting_batch,
     flops,
     memory,
+    row_tokens,
     side_by_side,
     tokens,
 )
+from vtc.cost.llm import attention_flops
 from vtc.cost.memory import NF4_BYTES, CompressorCost
+from vtc.cost.query import query_flops
 from vtc.cost.recipe import read_recipes
 from vtc.errors import InputError
 from vtc.tables import specs
@@ -307,3 +310,49 @@ def test_flops_in_words(flops, words):
 def test_four_bits_of_a_frozen_llm_count_in_stage_1():
     saved = memory(STAGE_1).weights - memory(with_(STAGE_1, load_4bit=True)).weights
     assert saved == pytest.approx(PARTS.llm.n_matmul * (2 - NF4_BYTES), rel=1e-3)
+
+
+def asking(job, **facts):
+    """The job with a compressor that reads the question, and other facts of its data."""
+    compressor = replace(job.parts.compressor, needs_query=True)
+    parts = replace(job.parts, compressor=compressor)
+    return replace(job, parts=parts, data=replace(job.data, **facts))
+
+
+def test_questions_are_read_once_by_a_frozen_llm_and_at_every_step_by_one_that_trains():
+    one = query_flops(PARTS.llm, 20)
+    # 800 of 1000 samples have an image.
+    assert flops(asking(STAGE_1, query_tokens=20))[0] - flops(STAGE_1)[0] == pytest.approx(
+        800 * one
+    )
+    few = asking(STAGE_1, query_tokens=20, distinct_questions=11)
+    assert flops(few)[0] - flops(STAGE_1)[0] == pytest.approx(11 * one)
+    tuned = asking(FULL, query_tokens=20, distinct_questions=11)
+    assert flops(tuned)[0] - flops(FULL)[0] == pytest.approx(800 * one)
+
+
+def test_an_answer_a_row_where_each_question_has_its_own_image():
+    """A dialogue of 3 questions: 3 times the image, and 1 + 2 + 3 thirds of the text."""
+    talk = asking(FULL, questions=3.0, query_tokens=20)
+    assert row_tokens(talk) == (144 + 20, 30)
+    assert tokens(talk) == pytest.approx(800 * (3 * 144 + 60) + 200 * 30)
+    apart = with_(talk, turns="independent")
+    assert tokens(apart) == pytest.approx(800 * (3 * 144 + 30) + 200 * 30)
+    assert tokens(with_(talk, query_scope="first")) == pytest.approx(tokens(FULL))
+    assert memory(talk).activations > memory(FULL).activations
+
+
+def test_a_question_costs_what_the_llm_does_for_it(tiny_world):
+    """Its matrix products as torch counts them, which misses attention on the CPU."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+    from transformers import AutoModel
+
+    from vtc.model.query import read_texts
+
+    llm = AutoModel.from_pretrained(tiny_world.qwen, dtype=torch.float32)
+    shape = llms.shape(tiny_world.qwen)
+    with FlopCounterMode(display=False) as counter:
+        read_texts(llm, [(5, 6, 7, 8, 9)], 1)
+    attended = attention_flops(shape, 5, attention="causal")
+    assert counter.get_total_flops() == query_flops(shape, 5) - attended

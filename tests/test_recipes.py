@@ -101,7 +101,10 @@ def test_a_whole_recipe_fits_its_gpus_with_exact_batches(path):
     second = 256 if path.parent.name == "paper" else 128
     assert batches == {("train-projector", 256), ("finetune", second)}
     assert [row["llm"] for row in rows if not row["fits"]] == []
-    assert {row["visual_tokens"] for row in rows} == {1, 4, 16, 36, 64, 144, 576}
+    # The paper has QueCC's scores up to 36.
+    most = 36 if path.stem == "quecc" else 576
+    wanted = {v for v in (1, 4, 16, 36, 64, 144, 576) if v <= most}
+    assert {row["visual_tokens"] for row in rows} == wanted
     assert {row["steps"] for row in rows if row["command"] == "train-projector"} == {2181}
 
 

@@ -35,14 +35,15 @@ def about(settings):
 
 
 def stage_1(world, samples, out, settings=STAGE_1, visual_tokens=(4,), **how) -> list[Path]:
-    """Train compressors; `how`: the fields of Saving, `say`, `advance` and `force`."""
+    """Train compressors; `how`: `compressor`, the fields of Saving, `say`, `advance`, `force`."""
+    compressor = how.pop("compressor", "tokenpacker")
     say, advance, force = (
         how.pop("say", silent),
         how.pop("advance", silent),
         how.pop("force", False),
     )
     job = ProjectorJob(
-        str(world.encoder), str(world.qwen), ("tokenpacker",), visual_tokens, out, force,
+        str(world.encoder), str(world.qwen), (compressor,), visual_tokens, out, force,
         saving=Saving(**how),
     )  # fmt: skip
     inputs = Inputs(samples, settings)

@@ -10,12 +10,16 @@ from vtc.compress.registry import build
 
 
 class Statement(NamedTuple):
-    """Of one image: parameters, FLOPs, bytes kept for the backward pass (fp32), levels read."""
+    """Of one image: parameters, FLOPs, bytes kept for the backward pass (fp32), levels read.
+
+    And whether it needs the question, which the LLM reads for it besides.
+    """
 
     n_params: int
     flops: int
     saved_bytes: int
     levels: tuple[int, ...]
+    needs_query: bool
 
 
 def statement(
@@ -51,6 +55,7 @@ def statement(
         flops=compressor.flops(),
         saved_bytes=_saved_bytes(compressor, VisionFeatures(features, grid, question)),
         levels=compressor.request.levels,
+        needs_query=compressor.needs_query,
     )
 
 

@@ -14,7 +14,9 @@ _CHARACTERS = 4
 class DataFacts:
     """Statistics of a data set. Text tokens exclude the visual ones; means are over all rows.
 
-    `images` are the distinct ones, `images_per_row` those of a row that has any.
+    `images` are the distinct ones, `images_per_row` those of a row that has any. For compressors
+    that read the question: `questions` a row with images, `query_tokens` of each (0: what of the
+    text is not supervised), and how many of all are distinct (0: all).
     """
 
     rows: int
@@ -24,6 +26,9 @@ class DataFacts:
     text_only_rows: int = 0
     images: int = 0
     images_per_row: float = 1.0
+    questions: float = 1.0
+    query_tokens: float = 0.0
+    distinct_questions: int = 0
 
     @property
     def image_share(self) -> float:
@@ -64,6 +69,7 @@ def counted(samples: Sequence[Mapping[str, Any]], template: str) -> DataFacts:
     the assistant's share of the characters, and all there are under the template plain.
     """
     lengths, supervised, images, with_images, placed = [], 0.0, set(), 0, 0
+    asked: list[str] = []
     for row in samples:
         answers = sum(len(t["text"]) for t in row["conversations"] if t["role"] == "assistant")
         text = answers if template == "plain" else sum(len(t["text"]) for t in row["conversations"])
@@ -75,6 +81,8 @@ def counted(samples: Sequence[Mapping[str, Any]], template: str) -> DataFacts:
         images.update(row["images"])
         with_images += bool(row["images"])
         placed += len(row["images"])
+        if row["images"]:
+            asked += [t["text"] for t in row["conversations"] if t["role"] == "user"]
     return DataFacts(
         rows=len(lengths),
         text_tokens=sum(lengths) / len(lengths),
@@ -83,4 +91,7 @@ def counted(samples: Sequence[Mapping[str, Any]], template: str) -> DataFacts:
         text_only_rows=len(lengths) - with_images,
         images=len(images),
         images_per_row=placed / max(with_images, 1),
+        questions=len(asked) / max(with_images, 1) or 1.0,
+        query_tokens=sum(map(len, asked)) / max(len(asked), 1) / _CHARACTERS,
+        distinct_questions=len(set(asked)),
     )

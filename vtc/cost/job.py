@@ -11,6 +11,7 @@ from vtc.cost.data import DataFacts
 from vtc.cost.encoder import encoder_flops
 from vtc.cost.llm import Trains, training_flops
 from vtc.cost.memory import CompressorCost, Memory, Precision, Setup, StepShape, training_memory
+from vtc.cost.query import row_text, rows_of_sample, training_query_flops
 from vtc.errors import InputError
 
 MFU = 0.35
@@ -115,13 +116,19 @@ def row_tokens(job: Job) -> tuple[float, float]:
     """Mean tokens of a row with images, and of one without, cut at the longest allowed."""
     text, limit = job.data.text_tokens, job.settings["max_length"]
     visual = job.data.images_per_row * job.parts.visual_tokens
-    return min(text + visual, limit), min(text, limit)
+    shown = row_text(job.data, job.settings) if job.parts.compressor.needs_query else text
+    return min(shown + visual, limit), min(text, limit)
+
+
+def rows_with_images(job: Job) -> float:
+    """Rows that a sample with images becomes: several if images are compressed for questions."""
+    return rows_of_sample(job.data, job.settings) if job.parts.compressor.needs_query else 1.0
 
 
 def tokens(job: Job) -> float:
     """Tokens that enter the LLM over the whole training."""
     share, (seen, read) = job.data.image_share, row_tokens(job)
-    return job.samples * (share * seen + (1 - share) * read)
+    return job.samples * (share * rows_with_images(job) * seen + (1 - share) * read)
 
 
 def flops(job: Job) -> tuple[float, float]:
@@ -129,24 +136,33 @@ def flops(job: Job) -> tuple[float, float]:
 
     The encoder passes once over every image of every sample, for all runs side by side together
     (each bears its share), or not at all if the features come from a cache. The compressor runs
-    forward and backward (three passes); `--objective align` has no LLM pass.
+    forward and backward (three passes), for each question anew if it reads them, beside the LLM's
+    pass over them; `--objective align` has no LLM pass.
     """
     share, (seen, read) = job.data.image_share, row_tokens(job)
     rank = job.settings.get("lora_r", 0)
     llm = 0.0
     if job.settings.get("objective", "lm") == "lm":
-        for part, length in ((share, seen), (1 - share, read)):
-            supervised = min(job.data.supervised_tokens, length)
-            llm += part * training_flops(
-                job.parts.llm, length, supervised, job.trains, lora_rank=rank
+        n_rows = rows_with_images(job)
+        for part, rows, length in ((share, n_rows, seen), (1 - share, 1.0, read)):
+            supervised = min(job.data.supervised_tokens / rows, length)
+            llm += (
+                rows
+                * part
+                * training_flops(job.parts.llm, length, supervised, job.trains, lora_rank=rank)
             )
     images = job.data.images_per_row * share * job.samples
     compressor = job.parts.compressor
+    compressing = 3.0 * images * rows_with_images(job) * compressor.flops
+    if compressor.needs_query:
+        compressing += training_query_flops(
+            job.parts.llm, job.data, job.settings, job.samples, job.trains == "nothing"
+        )
     level = max(level for one in (compressor, *job.beside) for level in one.levels)
     cached = bool(job.settings.get("features"))
     passes = 0.0 if cached else images / (1 + len(job.beside))
     encoder = passes * encoder_flops(job.parts.encoder, level)
-    return job.samples * llm + 3.0 * images * compressor.flops + encoder, encoder
+    return job.samples * llm + compressing + encoder, encoder
 
 
 def memory(job: Job, rows: int | None = None, gpu: bool = True) -> Memory:
@@ -157,7 +173,7 @@ def memory(job: Job, rows: int | None = None, gpu: bool = True) -> Memory:
     `packed_text`.
     """
     data, settings, parts = job.data, job.settings, job.parts
-    rows = int(rows or settings["batch_size"])
+    rows = math.ceil(int(rows or settings["batch_size"]) * rows_with_images(job))
     text: float = min(data.longest_text_tokens, settings["max_length"])
     if settings.get("pack"):
         text = packed_text(job, rows)

@@ -30,13 +30,14 @@ class CompressorCost:
     """What a compressor states of itself, of one image.
 
     `saved_bytes` are its activations kept for the backward pass in fp32, `levels` the encoder's
-    hidden states that it reads.
+    hidden states that it reads. One that `needs_query` takes a pass of the LLM over the question.
     """
 
     n_params: int
     flops: int
     saved_bytes: int
     levels: tuple[int, ...]
+    needs_query: bool = False
 
 
 @dataclass(frozen=True)
