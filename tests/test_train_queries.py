@@ -159,3 +159,63 @@ def test_a_question_is_its_last_state_alone(tiny_world: TinyWorld):
         assert ids[0, 0] == tokenizer.bos_token_id
         expected = llm(input_ids=ids).last_hidden_state[0, -1]
         torch.testing.assert_close(vector, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_question_that_is_missing_is_asked_for(tiny_world: TinyWorld):
+    one = build(tiny_world)
+    ids = torch.full((1, 8), one.processor.image_token_id)
+    pixels = torch.zeros(1, 3, 48, 48)
+    for call in (one.model, one.model.generate):
+        with pytest.raises(ValueError, match=r"the processor makes them of query=\[\.\.\.\]"):
+            call(input_ids=ids[:, :4], pixel_values=pixels)
+    asked = one.processor.query_inputs(["red", "blue"])
+    with pytest.raises(ValueError, match="2 questions for 1 images"):
+        one.model(input_ids=ids, pixel_values=pixels, **asked)
+    which = torch.tensor([0, 0])
+    tokens = one.model.model.compress(one.model.model.encode(pixels), **asked, query_images=which)
+    assert tokens.shape == (2, 4, 48)
+    assert (tokens[0] - tokens[1]).abs().max() > 1e-3
+
+
+def test_a_run_beside_others_ends_as_it_would_alone(tiny_world: TinyWorld, tmp_path):
+    """Questions that one run has read serve the next, and change nothing."""
+    from train_runs import STAGE_1, about, same_run, silent, stage_1
+
+    from vtc.train.checkpoints import Saving
+    from vtc.train.jobs import ProjectorJob
+    from vtc.train.projector import train_projectors
+
+    samples, settings = read(tmp_path, tiny_world), STAGE_1.with_(template="chat", max_steps=3)
+    (alone,) = stage_1(
+        tiny_world, samples, tmp_path / "alone", settings, compressor="quecc", every=0
+    )
+    job = ProjectorJob(
+        str(tiny_world.encoder), str(tiny_world.qwen), ("avgpool", "quecc"), (1, 4),
+        tmp_path / "beside", saving=Saving(0),
+    )  # fmt: skip
+    *_, beside = train_projectors(
+        job, Inputs(samples, settings), footer=about(settings), say=silent, advance=silent
+    )
+    assert beside.name == alone.name == "quecc-v4"
+    same_run(alone, beside)
+
+
+def test_a_model_that_reads_the_question_is_not_shared_out(tiny_world: TinyWorld):
+    from vtc.errors import InputError
+    from vtc.train.sharding import shard
+
+    with pytest.raises(InputError, match="quecc, which reads the question, does not train under"):
+        shard(build(tiny_world).model)
+
+
+def test_what_passes_the_longest_row_is_left_out(tiny_world: TinyWorld, tmp_path):
+    """Of a dialogue the answers behind it; a sample whose first answer does not fit is refused."""
+    from vtc.errors import InputError
+
+    one, samples = build(tiny_world), read(tmp_path, tiny_world, n=1, questions=3)
+    whole = collator(one, samples)([0])
+    lengths = (whole["position_ids"].max(1).values + 1).tolist()
+    cut = collator(one, samples, ASKING.with_(max_length=lengths[1]))([0])
+    assert len(cut["input_ids"]) == len(cut["query_ids"]) == 2
+    with pytest.raises(InputError, match="sample 0: its images and answer pass --max-length"):
+        collator(one, samples, ASKING.with_(max_length=6))([0])
