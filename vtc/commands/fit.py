@@ -9,6 +9,12 @@ COLUMNS = (
     *("v_star", "v_star_low", "v_star_high", "rmse", "n_points", "n_sizes", "flags"),
 )
 
+FORM_COLUMNS = (
+    *("task", "rank", "form", "aicc", "aicc_gap", "loo_point_rmse", "loo_size_rmse", "ties"),
+    *("rmse", "values", "at_error", "best_v", "best_error", "flags"),
+)
+FORMS = ("power", "power-d0", "log-linear", "logit-linear", "interaction", "additive", "offset")
+
 
 @click.command()
 @click.argument("table", metavar="TABLE", type=click.Path(allow_dash=True))
@@ -27,6 +33,19 @@ COLUMNS = (
     default="varpro",
     show_default=True,
     help="Global least squares, or the published brute-force grid (whole, no intervals).",
+)
+@click.option(
+    "--form",
+    type=click.Choice((*FORMS, "all")),
+    default="power",
+    show_default=True,
+    help="Form of the law; any but power, and all, writes a table of forms, ranked.",
+)
+@click.option("--at", metavar="N:V,...", help="With --form: predict there, such as 14b:1,14b:576.")
+@click.option(
+    "--flops",
+    type=options.Quantity(),
+    help="With --form: budget of the best V. [default: the largest LLM's at the fewest V]",
 )
 @click.option(
     "--exponents", metavar="A/B", help="Fix alpha/beta, as in .077/.015; fit only k and D."
@@ -64,22 +83,28 @@ def fit(out, fmt, force, **settings) -> None:
     Example:
       vtc fit scores.parquet -o law.parquet
       vtc fit points.csv --holdout 'n_params>=7b'
+      vtc fit points.csv --form all --at 14b:1,14b:576
     """
     from vtc import console
-    from vtc.law.run import Request, fit_table
+    from vtc.law.run import Request, compare_table, fit_table
     from vtc.law.sentences import describe
     from vtc.tables import provenance, specs, write
 
     chosen = write.check_output(out, fmt, force)
     request = Request(**settings)
-    fitted = fit_table(request)
-    for row, n_dropped in fitted:
-        for line in describe(row, n_dropped):
-            console.say(line)
-    rows = [row for row, _ in fitted]
+    if request.form == "power":
+        fitted = fit_table(request)
+        rows = [row for row, _ in fitted]
+        lines = [line for row, n_dropped in fitted for line in describe(row, n_dropped)]
+        spec, columns = specs.LAW, COLUMNS
+    else:
+        rows, lines = compare_table(request)
+        spec, columns = specs.FORMS, FORM_COLUMNS
+    for line in lines:
+        console.say(line)
     footer = None
     if chosen == "parquet":
         footer = provenance.footer(
             settings=request.settings(), inputs=[request.table], seed=request.seed
         )
-    options.emit(rows, specs.LAW, out, fmt, force, footer=footer, columns=COLUMNS)
+    options.emit(rows, spec, out, fmt, force, footer=footer, columns=columns)

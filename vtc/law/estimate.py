@@ -9,8 +9,8 @@ import numpy as np
 from vtc.errors import InputError, NoAnswerError
 from vtc.law import intervals
 from vtc.law.grid import paper_grid
-from vtc.law.points import BILLION, Points
-from vtc.law.power import optimal_visual_tokens
+from vtc.law.points import Points
+from vtc.law.power import BILLION, optimal_visual_tokens
 from vtc.law.varpro import Fits, fit_many
 from vtc.tables.specs import LAW
 
@@ -38,8 +38,8 @@ def estimate(points: Points, settings: Settings) -> dict[str, Any]:
 
     Raises NoAnswerError if the points cannot tell the law at all.
     """
-    log_n, log_v, errors = _arrays(points)
-    _refuse_hopeless(points, log_n, log_v, errors)
+    log_n, log_v, errors = arrays(points)
+    refuse_hopeless(points, log_n, log_v, errors)
     fit = _fit(points, settings, log_n, log_v, errors)
     single = len(points.sizes) == 1
     row = {
@@ -58,14 +58,16 @@ def estimate(points: Points, settings: Settings) -> dict[str, Any]:
     return LAW.complete(row)
 
 
-def _arrays(points: Points) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def arrays(points: Points) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """ln N (N in billions), ln V and errors of the points, each [n]."""
     table = np.array(points.points, dtype=float)
     return np.log(table[:, 0] / BILLION), np.log(table[:, 1]), table[:, 2]
 
 
-def _refuse_hopeless(
+def refuse_hopeless(
     points: Points, log_n: np.ndarray, log_v: np.ndarray, errors: np.ndarray
 ) -> None:
+    """Raise NoAnswerError if N and V vary too little, or together, for any law."""
     head = f"no law for task '{points.task}'"
     if np.ptp(log_v) == 0:
         raise NoAnswerError(
@@ -186,6 +188,11 @@ def _add_exponents(
     alone = intervals.exponent_intervals(*arrays, profile, level) or {}
     for name in names if alone else ():
         low, high = alone[name]
+        if not low <= row[name] <= high:
+            # D close under the errors: no fit that the profile reaches resembles this one.
+            row["flags"].append("exponents_not_identified")
+            row["alpha_low"] = row["alpha_high"] = row["beta_low"] = row["beta_high"] = None
+            break
         row[f"{name}_low"], row[f"{name}_high"] = low, high
         if low <= 0 <= high:
             row["flags"].append(f"{name}_may_be_zero")

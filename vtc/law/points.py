@@ -17,7 +17,6 @@ CONVENTIONS = {
     "total": "n_params_total",
     "non-embedding": "n_params_nonembedding",
 }
-BILLION = 10**9
 ROUNDING = 0.006  # of an error and a score of two digits each
 
 

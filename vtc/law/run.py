@@ -7,7 +7,7 @@ from typing import Any
 from vtc.errors import InputError
 from vtc.law import holdout
 from vtc.law.estimate import Settings, estimate
-from vtc.law.points import read_points, read_table
+from vtc.law.points import Points, read_points, read_table
 from vtc.tables.read import title
 
 
@@ -26,6 +26,9 @@ class Request:
     text_tokens: float = 50.0
     n_draws: int = 400
     seed: int = 0
+    form: str = "power"
+    at: str | None = None
+    flops: float | None = None
 
     def settings(self) -> dict[str, Any]:
         """The settings as they go into a footer."""
@@ -37,6 +40,9 @@ def fit_table(request: Request) -> list[tuple[dict[str, Any], int]]:
 
     Raises InputError for a table that cannot be used, NoAnswerError if no law can be fitted.
     """
+    for flag, value in (("--at", request.at), ("--flops", request.flops)):
+        if value is not None:
+            raise InputError(f"{flag} compares forms; give --form all, or a form, with it")
     if request.exponents is not None and request.method != "varpro":
         raise InputError(f"--exponents and --method {request.method} exclude each other; give one")
     settings = Settings(
@@ -47,15 +53,8 @@ def fit_table(request: Request) -> list[tuple[dict[str, Any], int]]:
         request.text_tokens,
         parse_exponents(request.exponents),
     )
-    tasks = read_points(
-        read_table(request.table),
-        title(request.table),
-        tasks=request.tasks,
-        convention=request.convention,
-        drop_suspect=request.drop_suspect,
-    )
     fitted = []
-    for points in tasks:
+    for points in _tasks(request):
         out = ()
         if request.holdout is not None:
             points, out = holdout.split(points, request.holdout)
@@ -64,6 +63,47 @@ def fit_table(request: Request) -> list[tuple[dict[str, Any], int]]:
             row.update(holdout.assess(row, out, request.holdout))
         fitted.append((row, points.n_dropped))
     return fitted
+
+
+def compare_table(request: Request) -> tuple[list[dict[str, Any]], list[str]]:
+    """Rows of the forms table for every task, and sentences on them.
+
+    Raises InputError for a table or settings that cannot be used, NoAnswerError if no law can be
+    fitted.
+    """
+    from vtc.law import compare
+    from vtc.law.forms import FORMS
+
+    for flag, given in (
+        ("--exponents", request.exponents is not None),
+        ("--method", request.method != "varpro"),
+        ("--holdout", request.holdout is not None),
+    ):
+        if given:
+            raise InputError(f"{flag} is for the power law; leave out --form {request.form} or it")
+    names = tuple(FORMS) if request.form == "all" else (request.form,)
+    at = compare.parse_at(request.at)
+    interest = compare.Interest(at, request.flops, request.text_tokens)
+    rows, lines = [], []
+    for points in _tasks(request):
+        found = compare.compare(points, names, interest)
+        rows += found
+        lines += compare.describe(found)
+        if "power" in names:
+            lines.append(compare.certificate(points))
+        if points.n_dropped:
+            lines.append(f"  {points.n_dropped} suspect rows were left out.")
+    return rows, lines
+
+
+def _tasks(request: Request) -> list[Points]:
+    return read_points(
+        read_table(request.table),
+        title(request.table),
+        tasks=request.tasks,
+        convention=request.convention,
+        drop_suspect=request.drop_suspect,
+    )
 
 
 def parse_exponents(text: str | None) -> tuple[float, float] | None:

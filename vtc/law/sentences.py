@@ -20,9 +20,11 @@ def describe(row: Mapping[str, Any], n_dropped: int = 0) -> list[str]:
 def _law(row: Mapping[str, Any]) -> str:
     size = "" if row["alpha"] is None else f" N^-{row['alpha']:.4f}"
     sizes = f"{row['n_sizes']} LLM size{'s' * (row['n_sizes'] != 1)}"
+    formula = f"{row['k']:.4f}{size} V^-{row['beta']:.4f} + {row['d']:.4f}"
+    if "exponents_not_identified" in row["flags"]:
+        formula = f"k N^-alpha V^-beta + {row['d']:.4f}, k, alpha and beta not identified"
     return (
-        f"Y = {row['k']:.4f}{size} V^-{row['beta']:.4f} + {row['d']:.4f} "
-        f"(N in {row['unit']}, {row['n_convention']}), rmse {row['rmse']:.4f} over "
+        f"Y = {formula} (N in {row['unit']}, {row['n_convention']}), rmse {row['rmse']:.4f} over "
         f"{row['n_points']} points of {sizes}, by {row['method']}."
     ).replace("^--", "^+")
 
@@ -33,6 +35,8 @@ def _finding(row: Mapping[str, Any]) -> list[str]:
             f"One LLM size only ({format_count(row['n_params_min'])}): beta alone is fitted, and "
             "no LLM size can be recommended; add runs of another size."
         ]
+    if "exponents_not_identified" in row["flags"] and row.get("ratio_low") is None:
+        return ["No best V follows from it."]
     if row["ratio"] is None:
         useless = [
             name
@@ -113,6 +117,10 @@ def _not_identified(row: Mapping[str, Any]) -> str:
 
 
 _SENTENCES = {
+    "exponents_not_identified": (
+        "alpha and beta are not identified: D is so close to some errors that ever steeper laws "
+        "fit alike; the table's values are those where the search ended."
+    ),
     "two_sizes": (
         "Two LLM sizes only: an LLM's own peculiarity cannot be told from the effect of size, so "
         "the intervals are too narrow."

@@ -76,7 +76,9 @@ PREDICTIONS = Table(
             nullable=True,
         ),
         Column("about", "string", "what else the metric reads: a JSON object", nullable=True),
-        Column("prediction", "string", "the answer: the generated text, or the likeliest candidate"),
+        Column(
+            "prediction", "string", "the answer: the generated text, or the likeliest candidate"
+        ),
         Column(
             "answered_by",
             "string",
@@ -287,6 +289,53 @@ LAW = Table(
     ),
 )
 
+FORMS = Table(
+    "forms",
+    1,
+    "forms of the law fitted to the same points, ranked, one row a task and form",
+    (
+        Column("task", "string", "task family the errors are of"),
+        Column("rank", "int", "1 has the lowest AICc"),
+        Column("form", "string", "name of the form"),
+        Column("formula", "string", "what it says of the error Y"),
+        Column("names", "list<string>", "its parameters"),
+        Column("values", "list<float>", "their least-squares values, N in billions"),
+        Column("n_convention", "string", "what N counts: nominal, total or non-embedding"),
+        Column("n_points", "int", "points fitted"),
+        Column("sse", "float", "sum of squared residuals"),
+        Column("rmse", "float", "root mean squared residual"),
+        Column("aicc", "float", "corrected Akaike information criterion", nullable=True),
+        Column("aicc_gap", "float", "aicc above the best form's", nullable=True),
+        Column(
+            "loo_point_rmse",
+            "float",
+            "root mean squared error of predicting each point without it",
+            nullable=True,
+        ),
+        Column(
+            "loo_size_rmse",
+            "float",
+            "the same of predicting each LLM size without it; empty below three sizes",
+            nullable=True,
+        ),
+        Column("ties", "list<string>", "rankings it ties with or leads: aicc, loo_point, loo_size"),
+        Column("at_n_params", "list<float>", "N of the points of interest"),
+        Column("at_visual_tokens", "list<float>", "V of the points of interest", "tokens"),
+        Column("at_error", "list<float>", "errors predicted there; a form may leave [0, 1]"),
+        Column("flops", "float", "budget of the best V", "FLOP"),
+        Column("text_tokens", "float", "text tokens Q of the best V", "tokens"),
+        Column("best_v", "float", "V of the lowest error at 2 N (Q + V) = flops", "tokens"),
+        Column("best_n_params", "float", "N that spends the budget at best_v"),
+        Column("best_error", "float", "error predicted for them"),
+        Column(
+            "flags",
+            "list<string>",
+            "boundary, not_identified, log_linear_limit, best_v_at_end, extrapolates",
+        ),
+        Column("data_sha", "string", "hash of the points fitted"),
+    ),
+)
+
 RECOMMENDATION = Table(
     "recommendation",
     1,
@@ -364,6 +413,7 @@ TABLES = (
     BENCHMARKS,
     COMPRESSORS,
     LAW,
+    FORMS,
     RECOMMENDATION,
     ESTIMATE,
 )
