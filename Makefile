@@ -28,6 +28,9 @@ demo: install ## The quick study, from images to a recommendation (about ten min
 	@cat $(DEMO)/report.txt
 
 test: install ## All tests, offline, on the CPU
+	$(BIN)/python -m pytest -n 2
+
+coverage: install ## All tests again, a third slower: which lines none of them reaches
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 soak: install ## Trainings killed at random moments, twenty times each kind, end as undisturbed
