@@ -22,12 +22,13 @@ from vtc.errors import InputError
 @click.option(
     "--data-dir",
     type=click.Path(),
-    help="Folder with the data of named benchmarks (DIR/NAME/*.parquet). [default: the hub]",
+    help="Folder with the benchmarks' data (DIR/NAME/*.parquet). [default: the hub]",
 )
 @click.option(
     "--save-images",
     type=click.Path(file_okay=False),
-    help="Keep the images of named benchmarks in this folder. [default: they go when all is done]",
+    help="Keep pictures that stand in the benchmarks' rows in this folder. [default: they go when "
+    "all is done]",
 )
 @click.option("--streaming", is_flag=True, help="Read the hub's data over the net, row by row.")
 @click.option("--scores", help="Where the scores go too (a table: one row a run and benchmark).")

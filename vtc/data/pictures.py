@@ -1,4 +1,4 @@
-"""Pictures that a row holds itself (bytes, data URLs), and writing them out as files.
+"""Pictures that a row holds itself (bytes, base64, data URLs), and writing them out as files.
 
 A picture's file is named by the hash of its bytes, so equal pictures become one file.
 """
@@ -26,6 +26,10 @@ _KINDS = (
     (b"II*\0", "tif"),
     (b"MM\0*", "tif"),
 )
+
+
+_LEAST_BASE64 = 40
+"""No picture is shorter in base64: a shorter text is a path."""
 
 
 def suffix_of(head: bytes) -> str | None:
@@ -96,12 +100,13 @@ def _is_picture(value: Any) -> bool:
     if isinstance(value, Mapping):
         return value.get("bytes") is not None or _is_picture(value.get("url"))
     if isinstance(value, str):
-        return value.startswith("data:")
+        return value.startswith("data:") or _is_base64(value)
     return isinstance(value, bytes)
 
 
 def path_of(given: Any, keep: Keep) -> str:
-    """The path of one image as a row gives it: a path, bytes, {bytes, path}, {url} or a data URL.
+    """The path of one image as a row gives it: a path, bytes, {bytes, path}, {url}, a data URL or
+    plain base64.
 
     Raises RowFault for a web address and for what is no image at all.
     """
@@ -116,6 +121,8 @@ def path_of(given: Any, keep: Keep) -> str:
         return keep(_data_url(given))
     if given.startswith(("http://", "https://")):
         raise RowFault("image is a web address; download it first", given)
+    if _is_base64(given):
+        return keep(_base64(given))
     return given.removeprefix("file://")
 
 
@@ -127,3 +134,21 @@ def _data_url(url: str) -> bytes:
         return base64.b64decode(body, validate=True)
     except (binascii.Error, ValueError):
         raise RowFault(f"image is no base64 data URL ({url[:30]})") from None
+
+
+def _is_base64(text: str) -> bool:
+    """Whether a text begins as a picture does in base64."""
+    if len(text) < _LEAST_BASE64:
+        return False
+    try:
+        head = base64.b64decode(text[:24], validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    return suffix_of(head[:16]) is not None
+
+
+def _base64(text: str) -> bytes:
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise RowFault(f"the base64 of its image is damaged or cut ({text[:12]}...)") from None

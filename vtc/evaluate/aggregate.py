@@ -3,7 +3,7 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vtc.errors import InputError
@@ -66,10 +66,18 @@ def aggregate(
     Raises InputError if an item stands twice in a run's benchmark, if rows of one run disagree on
     what the run is, and for incomplete pairs or circles.
     """
+    return [row for row, _ in summed(predictions, compat, incomplete)]
+
+
+def summed(
+    predictions: Iterable[Mapping[str, Any]], compat: bool = False, incomplete: bool = False
+) -> Iterator[tuple[dict[str, Any], dict[str, float]]]:
+    """Each scores row of `aggregate`, with what each image moves its score by (`Total`, summed)."""
     groups: dict[tuple, list[Mapping[str, Any]]] = defaultdict(list)
     for row in predictions:
         groups[row["run_id"], row["benchmark"], row["visual_tokens"]].append(row)
-    return [_scores_row(rows, compat, incomplete) for rows in groups.values()]
+    for rows in groups.values():
+        yield _scores_row(rows, compat, incomplete)
 
 
 def clustered_stderr(scores: Sequence[float], clusters: Sequence[str]) -> float | None:
@@ -88,9 +96,17 @@ def clustered(influences: Sequence[float], clusters: Sequence[str]) -> float | N
     sqrt(G / (G - 1) sum_g (sum_i in g u_i)^2) for influences u_i and G clusters (CR1); None with a
     single cluster.
     """
+    return _spread(_by_cluster(influences, clusters))
+
+
+def _by_cluster(influences: Iterable[float], clusters: Iterable[str]) -> dict[str, float]:
     sums: dict[str, float] = defaultdict(float)
     for influence, cluster in zip(influences, clusters, strict=True):
         sums[cluster] += influence
+    return dict(sums)
+
+
+def _spread(sums: Mapping[str, float]) -> float | None:
     n_clusters = len(sums)
     if n_clusters < 2:
         return None
@@ -100,7 +116,7 @@ def clustered(influences: Sequence[float], clusters: Sequence[str]) -> float | N
 
 def _scores_row(
     rows: Sequence[Mapping[str, Any]], compat: bool, incomplete: bool
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[str, float]]:
     first = rows[0]
     _check_group(rows)
     where = f"run {first['run_id']}, benchmark {first['benchmark']}"
@@ -109,14 +125,16 @@ def _scores_row(
     if lacking:
         raise InputError(f"{where}: {lacking}; score it all the same with --incomplete")
     total = metric.summer(compat)(rows)
-    return {
+    images = _by_cluster(total.influences, [row["image_id"] for row in rows])
+    scores = {
         **{name: first.get(name) for name in SHARED},
         "score": total.score,
         "error": 1 - total.score,
         "n_items": len(rows),
-        "stderr": clustered(total.influences, [row["image_id"] for row in rows]),
+        "stderr": _spread(images),
         "parser": first.get("parser"),
     }
+    return scores, images
 
 
 def _check_group(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -6,10 +6,14 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from vtc.data.hub import is_hub_id
 from vtc.errors import InputError
 from vtc.evaluate import metrics
+from vtc.evaluate.benchmarks import local
+from vtc.evaluate.benchmarks.registry import SPECS
+from vtc.evaluate.benchmarks.spec import HubData
 from vtc.tables.read import read_text
 
 TASKS = ("reasoning", "ocr", "general")
@@ -19,6 +23,8 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "name": (str,),
     "task": (str,),
     "rows": (str,),
+    "split": (str,),
+    "subset": (str,),
     "images": (str,),
     "image_suffix": (str,),
     "facts": (list,),
@@ -37,14 +43,15 @@ _REQUIRED = ("name", "task", "rows", "metric")
 class Columns:
     """Which column of the rows is what; `image` may be a template such as "{image_id}.png".
 
-    `choices` holds the options of a multiple choice, `category` and `group` what MME, POPE and
-    MMBench are scored by.
+    The cells of `image` (one column, or several in the order of the prompt) are paths, pictures
+    ({bytes, path}, bytes, base64), or lists of either. `choices` holds the options of a multiple
+    choice, `category` and `group` what MME, POPE and MMBench are scored by.
     """
 
     question: str = "question"
     answers: str = "answers"
     id: str | None = None
-    image: str | None = None
+    image: str | tuple[str, ...] | None = None
     choices: str | None = None
     category: str | None = None
     group: str | None = None
@@ -54,8 +61,9 @@ class Columns:
 class Benchmark:
     """The settings of a benchmark, its paths resolved; `inputs` are the files it was read from.
 
-    `image_suffix` replaces that of the images' names; `facts` are columns that the metric reads
-    besides the answers (MathVista's answer_type).
+    Its rows are those files behind the first, or a data set: `data` on the hub, or that part of it
+    in the folder `place`. `image_suffix` replaces that of the images' names; `facts` are columns
+    that the metric reads besides the answers (MathVista's answer_type).
     """
 
     source: Path | str
@@ -72,11 +80,19 @@ class Benchmark:
     image_suffix: str | None = None
     facts: tuple[str, ...] = ()
     inputs: tuple[Path, ...] = ()
+    data: HubData | None = None
+    place: Path | None = None
 
     @property
     def tables(self) -> tuple[Path, ...]:
         """The tables of rows that a TOML file names."""
         return self.inputs[1:]
+
+    @property
+    def rows_name(self) -> str:
+        """Where its rows are, for messages."""
+        hub = self.data.ids[0] if self.data else ""
+        return ", ".join(map(str, self.tables)) or str(self.place or hub)
 
     @property
     def prompt_sha(self) -> str:
@@ -92,7 +108,8 @@ def read_benchmark(
     """Read a benchmark's TOML file; `images` overrides its image root.
 
     Relative paths in the file are relative to `data_dir` (or its folder of the benchmark's name),
-    if the rows are there, else to the file's own folder. `rows` may be a pattern such as "*.json".
+    if the rows are there, else to the file's own folder. `rows` may be a pattern such as "*.json",
+    the folder of a data set, or the id of one on the hub, of which `data_dir` may hold a copy.
     Raises InputError naming the file and the key for anything missing, unknown or mistyped.
     """
     path = Path(path)
@@ -101,11 +118,16 @@ def read_benchmark(
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path} is not valid TOML: {error}") from None
     _check_keys(settings, path)
-    folder, tables = _tables(path, settings.pop("rows"), settings["name"], data_dir)
-    root = Path(images).resolve() if images else folder / settings.pop("images", ".")
+    found = _find(path, settings, data_dir)
+    for key in ("rows", "split", "subset"):
+        settings.pop(key, None)
+    root = Path(images).resolve() if images else found.folder / settings.pop("images", ".")
     settings.pop("images", None)
+    named = settings.pop("columns", {})
+    if isinstance(named.get("image"), list):
+        named["image"] = tuple(named["image"])
     try:
-        columns = Columns(**settings.pop("columns", {}))
+        columns = Columns(**named)
     except TypeError:
         raise InputError(
             f"{path}: [columns] may name {', '.join(Columns.__dataclass_fields__)} only"
@@ -113,7 +135,9 @@ def read_benchmark(
     return Benchmark(
         source=path,
         images=root,
-        inputs=(path, *tables),
+        inputs=(path, *found.tables),
+        data=found.data,
+        place=found.place,
         columns=columns,
         fields=tuple(settings.pop("fields", ())),
         facts=tuple(settings.pop("facts", ())),
@@ -121,20 +145,56 @@ def read_benchmark(
     )
 
 
-def _tables(
-    path: Path, rows: str, name: str, data_dir: str | Path | None
-) -> tuple[Path, list[Path]]:
-    """The folder that relative paths are relative to, and the tables of rows in it."""
+class _Found(NamedTuple):
+    """The folder that image paths are relative to, and the rows: tables, or a data set."""
+
+    folder: Path
+    tables: tuple[Path, ...] = ()
+    data: HubData | None = None
+    place: Path | None = None
+
+
+def _find(path: Path, settings: dict[str, Any], data_dir: str | Path | None) -> _Found:
+    rows, name = settings["rows"], settings["name"]
     folders = [path.resolve().parent]
     if data_dir is not None:
         folders = [Path(data_dir).resolve() / name, Path(data_dir).resolve(), *folders]
     for folder in folders:
         found = sorted(folder.glob(rows)) if "*" in rows else [folder / rows]
         if found and found[0].exists():
-            return folder, found
-    if "*" in rows:
-        raise InputError(f"{path}: no file is like {folders[0] / rows}; name --data-dir")
-    return folders[-1], [folders[-1] / rows]
+            break
+    else:
+        if is_hub_id(rows):
+            return _on_hub(path, settings, data_dir)
+        if "*" in rows:
+            raise InputError(f"{path}: no file is like {folders[0] / rows}; name --data-dir")
+    if found[0].is_dir() and "*" not in rows:
+        place = found[0]
+        return _Found(place, data=_part(rows, settings), place=place)
+    for key in ("split", "subset"):
+        if key in settings:
+            raise InputError(f"{path}: '{key}' is of data sets, but {found[0]} is a file of rows")
+    return _Found(folder, tuple(found))
+
+
+def _on_hub(path: Path, settings: dict[str, Any], data_dir: str | Path | None) -> _Found:
+    """A data set of the hub, or the copy of it in `data_dir`."""
+    rows, _, named = settings["rows"].partition(":")
+    data = _part(rows, {"split": named, **settings} if named else settings)
+    if data_dir is None:
+        if not data.split:
+            raise InputError(
+                f"{path}: no file or folder {rows} is here; of a data set on the hub name the "
+                'part too, such as split = "test"'
+            )
+        return _Found(path.resolve().parent, data=data)
+    names = [settings["name"], rows.split("/")[1]]
+    place = local.place_of(names, Path(data_dir).resolve(), list(SPECS))
+    return _Found(place if place.is_dir() else place.parent, data=data, place=place)
+
+
+def _part(rows: str, settings: dict[str, Any]) -> HubData:
+    return HubData((rows,), settings.get("split", ""), settings.get("subset"))
 
 
 def fill(template: str, row: dict[str, Any], where: str) -> str:
@@ -181,5 +241,7 @@ def _check_keys(settings: dict[str, Any], path: Path) -> None:
         raise InputError(f"{path}: max_new_tokens must be at least 1")
     if not 0 <= settings.get("chance", 0) <= 1:
         raise InputError(f"{path}: chance must lie in [0, 1]")
-    if not all(isinstance(cell, str) for cell in settings.get("columns", {}).values()):
-        raise InputError(f"{path}: [columns] maps to names of columns, in quotes")
+    for key, cell in settings.get("columns", {}).items():
+        listed = cell if key == "image" and isinstance(cell, list) and cell else [cell]
+        if not all(isinstance(name, str) for name in listed):
+            raise InputError(f"{path}: [columns] maps to names of columns, in quotes")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vtc.evaluate.benchmark import Benchmark, distinct, read_benchmark
 from vtc.evaluate.benchmarks.loading import Where, load, refuse_incomplete
+from vtc.evaluate.benchmarks.pictures import PictureFiles
 from vtc.evaluate.benchmarks.registry import SPECS, find
 from vtc.evaluate.item import Item
 from vtc.evaluate.items import read_items
@@ -45,7 +46,10 @@ def choose(
     for name, file in zip(names, own, strict=True):
         if file:
             benchmark = read_benchmark(name, where.images, where.data_dir)
-            items = read_items(benchmark, limit)
+            keep = PictureFiles(where.pictures)
+            items = read_items(benchmark, limit, keep, where.streaming)
+            if keep.n_kept:
+                benchmark = replace(benchmark, images=where.pictures)
             refuse_incomplete(benchmark, items, where.incomplete)
             chosen.append((benchmark, items))
         else:

@@ -1,41 +1,45 @@
 """The items of a benchmark: its rows read, filtered, checked and turned into prompts."""
 
 import json
-from pathlib import Path, PurePath
 from typing import Any
 
+from vtc.data.pictures import Keep
 from vtc.errors import InputError
 from vtc.evaluate import metrics
-from vtc.evaluate.benchmark import Benchmark, fill, is_template
+from vtc.evaluate.benchmark import Benchmark, fill
 from vtc.evaluate.benchmarks.rows import literal_list
 from vtc.evaluate.benchmarks.spec import letter, lettered
 from vtc.evaluate.item import Item
-from vtc.tables.read import parse_json_array, read_rows, read_text
+from vtc.evaluate.own_images import RowImages, refuse
+from vtc.evaluate.own_rows import missing, own_rows
 
 
-def read_items(benchmark: Benchmark, limit: int | None = None) -> list[Item]:
+def read_items(
+    benchmark: Benchmark,
+    limit: int | None = None,
+    keep: Keep = refuse,
+    streaming: bool = False,
+) -> list[Item]:
     """The items of a benchmark, the first `limit` of them, in the order of its rows.
 
+    `keep` takes the pictures that rows hold themselves, and gives their paths; without it such
+    rows are refused. `streaming` reads rows of the hub over the net.
     Raises InputError naming the rows' file, the row (from 0) and the column: a missing column, an
     empty question, no answers, an id used twice, an image root that is no folder, no rows left.
     """
     items: list[Item] = []
-    number = 0
-    for table in benchmark.tables:
-        for index, row in enumerate(_rows(benchmark, table)):
-            where = f"{table}, row {index}"
-            # Rows of one group may stand far apart: then all are read.
-            wanted = limit is None or len(items) < limit or benchmark.columns.group is not None
-            if wanted and _passes(row, benchmark, where):
-                items.append(_item(row, number, benchmark, where))
-            number += 1
+    images = RowImages(benchmark, keep)
+    for number, (where, row) in own_rows(benchmark, streaming):
+        items.append(_item(row, number, benchmark, images, where))
+        # Rows of one group may stand far apart: then all are read.
+        if limit is not None and len(items) >= limit and benchmark.columns.group is None:
+            break
     if limit is not None:
         items = whole_groups(items, limit)
     if not items:
-        tables = ", ".join(map(str, benchmark.tables))
-        raise InputError(f"{benchmark.source}: no row of {tables} passes its filter")
+        raise InputError(f"{benchmark.source}: no row of {benchmark.rows_name} passes its filter")
     _refuse_duplicates(items, benchmark)
-    if any(item.images for item in items) and not benchmark.images.is_dir():
+    if images.named and not benchmark.images.is_dir():
         raise InputError(
             f"{benchmark.source}: image root {benchmark.images} is no folder; "
             "mend 'images' in it, or give --images"
@@ -70,35 +74,9 @@ def answers_of(cell: Any) -> list[str]:
     return [str(a["answer"] if isinstance(a, dict) and "answer" in a else a) for a in answers]
 
 
-def _rows(benchmark: Benchmark, path: Path) -> list[dict[str, Any]]:
-    if not benchmark.fields:
-        return read_rows(path).rows
-    text = read_text(path)
-    if not text.lstrip().startswith("["):
-        raise InputError(f"{path}: 'fields' in {benchmark.source} asks for a JSON list of lists")
-    rows = []
-    for index, cells in enumerate(parse_json_array(text, str(path))):
-        if not isinstance(cells, list) or len(cells) != len(benchmark.fields):
-            raise InputError(
-                f"{path}, row {index}: expected a list of {len(benchmark.fields)} cells "
-                f"({', '.join(benchmark.fields)}), found {str(cells)[:40]}"
-            )
-        rows.append(dict(zip(benchmark.fields, cells, strict=True)))
-    return rows
-
-
-def _passes(row: dict[str, Any], benchmark: Benchmark, where: str) -> bool:
-    for column, wanted in benchmark.filter.items():
-        if column not in row:
-            raise _missing(column, row, where)
-        choices = wanted if isinstance(wanted, list) else [wanted]
-        # As text too: the cells of a CSV are all text.
-        if row[column] not in choices and str(row[column]) not in map(str, choices):
-            return False
-    return True
-
-
-def _item(row: dict[str, Any], index: int, benchmark: Benchmark, where: str) -> Item:
+def _item(
+    row: dict[str, Any], index: int, benchmark: Benchmark, images: RowImages, where: str
+) -> Item:
     columns = benchmark.columns
     # A question of LLaVA's files may carry the mark of its image; the prompt places it itself.
     question = str(_cell(row, columns.question, where)).replace("<image>", "").strip()
@@ -108,12 +86,9 @@ def _item(row: dict[str, Any], index: int, benchmark: Benchmark, where: str) -> 
     known = {**row, "question": question}
     if choices:
         known["choices"] = lettered(choices)
-    images = _images(row, columns.image, where)
-    if benchmark.image_suffix is not None:
-        images = tuple(str(PurePath(name).with_suffix(benchmark.image_suffix)) for name in images)
     return Item(
         item_id=str(_cell(row, columns.id, where)) if columns.id else str(index),
-        images=images,
+        images=images.of(row, where),
         question=question,
         prompt=fill(benchmark.prompt, known, where),
         references=_references(row, choices, benchmark, where),
@@ -132,18 +107,6 @@ def _choices(row: dict[str, Any], column: str | None, where: str) -> tuple[str, 
     if not isinstance(found, list) or len(found) < 2:
         raise InputError(f"{where}, column '{column}': expected a list of choices, found {cell!r}")
     return tuple(map(str, found))
-
-
-def _images(row: dict[str, Any], column: str | None, where: str) -> tuple[str, ...]:
-    if column is None:
-        return ()
-    if is_template(column):
-        return (fill(column, row, where),)
-    if column not in row:
-        raise _missing(column, row, where)
-    cell = row[column]
-    listed = cell if isinstance(cell, list) else [cell]
-    return tuple(str(image) for image in listed if image not in (None, ""))
 
 
 def _references(
@@ -172,14 +135,10 @@ def _references(
 
 def _cell(row: dict[str, Any], column: str, where: str) -> Any:
     if column not in row:
-        raise _missing(column, row, where)
+        raise missing(column, row, where)
     if row[column] is None:
         raise InputError(f"{where}, column '{column}': empty")
     return row[column]
-
-
-def _missing(column: str, row: dict[str, Any], where: str) -> InputError:
-    return InputError(f"{where}: no column '{column}'; it has {', '.join(map(str, row))}")
 
 
 def _refuse_duplicates(items: list[Item], benchmark: Benchmark) -> None:
@@ -187,7 +146,7 @@ def _refuse_duplicates(items: list[Item], benchmark: Benchmark) -> None:
     for item in items:
         if item.item_id in seen:
             raise InputError(
-                f"{', '.join(map(str, benchmark.tables))}: id '{item.item_id}' stands twice in "
+                f"{benchmark.rows_name}: id '{item.item_id}' stands twice in "
                 f"column '{benchmark.columns.id}'"
             )
         seen.add(item.item_id)

@@ -46,12 +46,15 @@ def place_of(names: Sequence[str], data_dir: Path, others: Sequence[str]) -> Pat
 
 
 def local_rows(place: Path, data: HubData) -> Iterator[Numbered]:
-    """The rows of a file or folder; of a folder, the files of the data set's config and split."""
+    """The rows of a file or folder; of a folder, the files of the data set's config and split.
+
+    Without a split (""), a folder must have one alone.
+    """
     if place.is_dir() and _is_saved(place):
         yield from _saved_rows(place, data)
         return
     for file in [place] if place.is_file() else split_files(place, data):
-        yield from _file_rows(file)
+        yield from file_rows(file)
 
 
 def split_files(folder: Path, data: HubData) -> list[Path]:
@@ -64,13 +67,15 @@ def split_files(folder: Path, data: HubData) -> list[Path]:
         files = [f for f in files if _is_of(f.relative_to(folder), data.config)] or files
     elif any(f.relative_to(folder).parts[0] == "data" for f in files):
         files = [f for f in files if f.relative_to(folder).parts[0] == "data"]
-    own = [file for file in files if _begins(file, data.split)]
+    own = [file for file in files if data.split and _begins(file, data.split)]
     if own:
         return own
     if not files:
         raise InputError(f"{folder} has no file of data ({', '.join(SUFFIXES)})")
     named = sorted({split for split in _SPLITS for file in files if _begins(file, split)})
-    if named:
+    if not data.split and len(named) > 1:
+        raise _several_splits(folder, named)
+    if data.split and named:
         raise InputError(
             f"{folder} has no files of the split '{data.split}' (such as "
             f"{data.split}-00000-of-00001.parquet), but of {', '.join(named)}"
@@ -115,8 +120,13 @@ def _begins(file: Path, split: str) -> bool:
     return stem == split or any(stem.startswith(f"{split}{mark}") for mark in "-._")
 
 
-def _file_rows(file: Path) -> Iterator[Numbered]:
-    if file.suffix == ".parquet":
+def _several_splits(folder: Path, names: Sequence[str]) -> InputError:
+    return InputError(f"{folder} has several splits ({', '.join(names)}); name one with 'split'")
+
+
+def file_rows(file: Path) -> Iterator[Numbered]:
+    """The rows of a file; those of a Parquet file need not fit in memory."""
+    if file.suffix == ".parquet" and file.is_file():
         rows = _parquet_rows(file)
     else:
         rows = iter(read_rows(file).rows)
@@ -146,10 +156,12 @@ def _saved_rows(folder: Path, data: HubData) -> Iterator[Numbered]:
         first = (str(error).splitlines() or ["unreadable"])[0]
         raise InputError(f"{folder}: {first}") from None
     if isinstance(found, dict):
-        if data.split not in found and len(found) > 1:
+        if not data.split and len(found) > 1:
+            raise _several_splits(folder, [str(split) for split in found])
+        if data.split and data.split not in found:
             have = ", ".join(map(str, found))
             raise InputError(f"{folder} has no split '{data.split}'; it has {have}")
-        found = found.get(data.split) or next(iter(found.values()))
+        found = found[data.split] if data.split else next(iter(found.values()))
     yield from arrow_rows(found, str(folder))
 
 
