@@ -21,6 +21,11 @@ def up_to_every_patch(grid: Grid) -> list[int]:
     return list(range(1, grid[0] * grid[1] + 1))
 
 
+def two_or_more(grid: Grid) -> list[int]:
+    """Any number from 2 to one a patch."""
+    return list(range(2, grid[0] * grid[1] + 1))
+
+
 def square_choices(grid: Grid) -> list[int]:
     """The k * k whose k divides the side of a square grid; none for another grid."""
     rows, columns = grid
@@ -129,6 +134,33 @@ def check_asked(names: Sequence[str], grid: Grid, asked: Iterable[int]) -> None:
                 f"no compressor makes {visual_tokens} visual tokens of a {rows}x{columns} grid; "
                 f"at most {rows * columns}"
             )
+
+
+def check_turns(
+    name: str, grid: Grid | None, visual_tokens: int, asked: Sequence[int] | str
+) -> None:
+    """Raise InputError for V at which a run of `visual_tokens` cannot be trained in turns.
+
+    `asked` are numbers, or "published". Without a grid they are compared with the run's V alone.
+    """
+    if not KNOWN[name].elastic:
+        elastic = " and ".join(other for other, known in KNOWN.items() if known.elastic)
+        raise InputError(
+            f"--train-visual-tokens: {name} has other weights for every V; it is for {elastic}"
+        )
+    if isinstance(asked, str) or tuple(asked) == (visual_tokens,):
+        return
+    flag = f"--train-visual-tokens {','.join(map(str, asked))}"
+    if 1 not in asked:
+        raise InputError(f"{flag}: 1 is missing, the cheapest V, which is always among them")
+    if max(asked) > visual_tokens:
+        raise InputError(
+            f"{flag}: {max(asked)} is above the run's own V, {visual_tokens}; leave it out, or "
+            f"train a run of --visual-tokens {max(asked)}"
+        )
+    if grid is not None:
+        for number in asked:
+            check_visual_tokens(name, grid, number, KNOWN[name].supported(grid))
 
 
 def check_pooling(grid: Grid | None, n_windows: int, compressors: Sequence[str]) -> None:

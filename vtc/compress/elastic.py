@@ -1,10 +1,31 @@
-"""The V that an elastic compressor is trained at, in turns."""
+"""Compressors of which one set of weights serves several V, and the V that trainings give them."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 from vtc.compress.choices import listed
 from vtc.compress.interface import Compressor
 from vtc.errors import InputError
+
+
+class Elastic(Compressor):
+    """A compressor that takes `visual_tokens` at forward, and can be trained at a set of V."""
+
+    elastic = True
+    _trained: tuple[int, ...] = ()
+
+    @abstractmethod
+    def published_turns(self) -> Sequence[int]:
+        """The V that the publication trains, on this grid."""
+
+    @property
+    def trained_visual_tokens(self) -> tuple[int, ...]:
+        """The V of an elastic training, ascending, the last its own."""
+        return self._trained
+
+    def take_turns(self, wanted: Sequence[int] | None) -> None:
+        """Choose the V of an elastic training; None: the published. Raises as `turns`."""
+        self._trained = turns(self, self.published_turns() if wanted is None else wanted)
 
 
 def turns(compressor: Compressor, wanted: Sequence[int]) -> tuple[int, ...]:

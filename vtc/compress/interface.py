@@ -2,9 +2,10 @@
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -14,11 +15,51 @@ from vtc.compress.published import Published
 from vtc.errors import InputError
 
 
+class Tokens(NamedTuple):
+    """Which of the encoder's tokens features hold: its patches alone, unless this says otherwise.
+
+    `class_token`: what stands before the patches too, the class token first. `merged`: patches are
+    merged inside the encoder until so many are left, in raster order if `in_order`.
+    """
+
+    class_token: bool = False
+    merged: int | None = None
+    in_order: bool = True
+
+
 @dataclass(frozen=True)
 class FeatureRequest:
-    """What a compressor needs of the encoder: indices into its hidden states, ascending."""
+    """What a compressor needs of the encoder: indices into its hidden states, ascending.
+
+    `attention` is the layer (from 0) whose queries and keys it needs; that layer reads the hidden
+    state of the same number, which must be among the levels.
+    """
 
     levels: tuple[int, ...]
+    tokens: Tokens = Tokens()
+    attention: int | None = None
+
+
+@dataclass(frozen=True)
+class AttentionLayer:
+    """The first half of a layer of the encoder: its norm, and what makes queries and keys."""
+
+    norm: nn.Module
+    query: nn.Module
+    key: nn.Module
+    heads: int
+
+    def project(
+        self, state: Float[Tensor, "B T D"]
+    ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B T D"]]:
+        """The query of the first token and the keys of all, heads side by side.
+
+        `state` is the layer's input, with the class token first; no gradients.
+        """
+        with torch.no_grad():
+            weight = next(self.key.parameters())
+            normed = self.norm(state.to(weight.dtype))
+            return self.query(normed[:, 0]), self.key(normed)
 
 
 @dataclass
@@ -30,12 +71,21 @@ class VisionFeatures:
     For compressors that need the question, `query` holds the LLM's vector of each [Q, text_width]
     and the result is one of Q compressions. `asked` [Q] says which of the B images each question
     is about; without it question k is about image k.
+
+    For those that ask for them, `before` holds the P tokens that stand before the patches, the
+    class token first, and `attention` the layer of which they need queries and keys.
     """
 
     levels: dict[int, Float[Tensor, "B N D"]]
     grid: Grid
     query: Float[Tensor, "Q text_width"] | None = None
     asked: Int[Tensor, " Q"] | None = None
+    before: dict[int, Float[Tensor, "B P D"]] = field(default_factory=dict)
+    attention: AttentionLayer | None = None
+
+    def all_tokens(self, level: int) -> Float[Tensor, "B T D"]:
+        """The tokens before the patches, and the patches."""
+        return torch.cat([self.before[level], self.levels[level]], dim=1)
 
 
 class Compressor(nn.Module, ABC):
@@ -55,19 +105,22 @@ class Compressor(nn.Module, ABC):
     pools: ClassVar[bool] = False
     """Whether means of equal square windows of patches serve as well as the patches themselves."""
     elastic: ClassVar[bool] = False
-    """Whether one set of weights serves several V, each trained in its turn."""
+    """Whether one set of weights serves several V."""
+    together: ClassVar[bool] = False
+    """Whether a step of an elastic training trains every V of its set, and not one drawn of it."""
     needs_query: ClassVar[bool] = False
     """Whether it compresses an image for the question asked about it."""
     needs_cls: ClassVar[bool] = False
     """Whether it needs the encoder's class token."""
     trained: ClassVar[bool] = True
-    """Whether it has weights to train."""
+    """Whether it must be trained; otherwise the projector of a finished mlp run serves as it is."""
 
     def __init__(self, *, grid: Grid, visual_tokens: int) -> None:
         super().__init__()
         check_visual_tokens(type(self).__name__, grid, visual_tokens, self.supported(grid))
         self.grid = grid
         self.visual_tokens = visual_tokens
+        self._served: int | None = None
 
     def feature_grid(self, n_patches: int) -> Grid:
         """The grid that features of `n_patches` patches stand on.
@@ -89,16 +142,25 @@ class Compressor(nn.Module, ABC):
 
     @property
     def trained_visual_tokens(self) -> tuple[int, ...]:
-        """The V that training takes its turns from, ascending; its own alone if not elastic."""
+        """The V that an elastic training takes its turns from, ascending, the last its own.
+
+        Those of the setting `trained`, else the published ones; its own alone if not elastic.
+        Whether a run was trained so, says its config (`model.turns.trained_at`).
+        """
         return (self.visual_tokens,)
+
+    def serve(self, visual_tokens: int) -> None:
+        """Let forward passes that ask for no V have this one; raises InputError as `turn`."""
+        self._served = self.turn(visual_tokens)
 
     def turn(self, visual_tokens: int | None) -> int:
         """The V of one forward pass of an elastic compressor: the one asked for, or its own.
 
-        Raises InputError for a V that it does not support, or above its own.
+        Its own may be replaced by one to `serve`. Raises InputError for a V that it does not
+        support, or above its own.
         """
         if visual_tokens is None:
-            return self.visual_tokens
+            return self._served or self.visual_tokens
         choices = [v for v in self.supported(self.grid) if v <= self.visual_tokens]
         check_visual_tokens(type(self).__name__, self.grid, visual_tokens, choices)
         return visual_tokens

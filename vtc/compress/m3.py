@@ -6,25 +6,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vtc.compress.choices import Grid, square_choices
-from vtc.compress.elastic import turns
+from vtc.compress.elastic import Elastic
 from vtc.compress.interface import VisionFeatures
 from vtc.compress.layers import linear_flops, windows
 from vtc.compress.mlp import Mlp
 
 
-class M3(Mlp):
+class M3(Elastic, Mlp):
     """Cai et al., Matryoshka Multimodal Models (2405.17430), section 3: LLaVA's MLP, then means.
 
     The mean of an affine map is the map of the mean, so the windows are pooled before the second
     layer, which then runs on V tokens in place of all patches; the result is the same.
 
-    Settings: `trained` are the V that training takes its turns from (default: the sides that
-    remain as the grid is divided by its prime factors, 1, 9, 36, 144 and 576 of 24 x 24, and of
-    those the ones up to V, and V). The published model trains all of them in every step, and its
-    encoder along; here each step takes one.
+    Settings: `trained` are the V of an elastic training (default: the sides that remain as the
+    grid is divided by its prime factors, 1, 9, 36, 144 and 576 of 24 x 24, and of those the ones
+    up to V, and V). As published, a step trains all of them: its loss is the mean of theirs. The
+    published model trains its encoder along; here that is frozen.
     """
 
-    elastic = True
+    together = True
     source = "M3 (arXiv 2405.17430)"
 
     def __init__(
@@ -46,12 +46,11 @@ class M3(Mlp):
             visual_tokens=visual_tokens,
             level=level,
         )
-        self._trained = turns(self, self.halved(grid) if trained is None else trained)
+        self.take_turns(trained)
 
-    @property
-    def trained_visual_tokens(self) -> tuple[int, ...]:
-        """The V of the turns of training."""
-        return self._trained
+    def published_turns(self) -> Sequence[int]:
+        """Those of `halved`."""
+        return self.halved(self.grid)
 
     @classmethod
     def supported(cls, grid: Grid) -> list[int]:

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from vtc.compress.attention import CrossAttention, resolve_heads
 from vtc.compress.choices import Grid, n_queries, nested_queries
-from vtc.compress.elastic import turns
-from vtc.compress.interface import Compressor, FeatureRequest, VisionFeatures, resolve_level
+from vtc.compress.elastic import Elastic
+from vtc.compress.interface import FeatureRequest, VisionFeatures, resolve_level
 from vtc.compress.layers import draw_normal, fill, linear_flops, sincos
 from vtc.compress.published import Published, Source, attention, both
 
@@ -19,7 +19,7 @@ MAX_HEADS = 16
 LN_EPS = 1e-6
 
 
-class Mqt(Compressor):
+class Mqt(Elastic):
     """Hu et al., Matryoshka Query Transformer (2405.19315), section 3: cross-attention, no MLP.
 
     256 learned queries with fixed positions (on a grid with fewer patches, the largest square);
@@ -27,12 +27,12 @@ class Mqt(Compressor):
     of those of any larger V.
 
     Settings: `static_keys` (the released code: keys are the positions alone, so that every image
-    is read with the same weights; here keys are patches with positions), `trained` (the V of
-    training's turns; default: 1 and the even numbers, of which the release has the even alone),
+    is read with the same weights; here keys are patches with positions), `trained` (the V that the
+    steps of an elastic training draw from, each as likely as another; default: 1 and the even
+    numbers, of which the release has the even alone),
     `heads` (default: 16, or the largest number below that divides the width), `level`.
     """
 
-    elastic = True
     source = "MQT (arXiv 2405.19315)"
     published = Published(
         {
@@ -69,7 +69,7 @@ class Mqt(Compressor):
         self.request = FeatureRequest((self.level,))
         self.static_keys = static_keys
         count = n_queries(grid)
-        self._trained = turns(self, [1, *range(2, count + 1, 2)] if trained is None else trained)
+        self.take_turns(trained)
         self.query = nn.Parameter(torch.empty(count, vision_width))
         self.pos_embed: Tensor
         self.register_buffer("pos_embed", torch.empty(count, vision_width))
@@ -82,10 +82,9 @@ class Mqt(Compressor):
         self._folded: tuple[tuple, Tensor] | None = None
         self.reset_parameters()
 
-    @property
-    def trained_visual_tokens(self) -> tuple[int, ...]:
-        """The V of the turns of training."""
-        return self._trained
+    def published_turns(self) -> Sequence[int]:
+        """1, which the release leaves out, and the even numbers."""
+        return [1, *range(2, n_queries(self.grid) + 1, 2)]
 
     @classmethod
     def supported(cls, grid: Grid) -> list[int]:

@@ -14,6 +14,7 @@ from vtc.model.backbones import module_dtype
 from vtc.model.generation import Generated
 from vtc.model.processor import VtcProcessor
 from vtc.model.run import Run
+from vtc.model.turns import check_served
 
 
 def prompt_ids(processor: VtcProcessor, text: str, n_images: int) -> list[int]:
@@ -56,21 +57,10 @@ def serve_at(run: Run, visual_tokens: int | None) -> None:
     another V of it, and for another V than its own of a compressor that serves one.
     """
     compressor = run.model.compressor
-    own = compressor.visual_tokens
-    if visual_tokens in (None, own):
-        return
-    if not compressor.elastic:
-        raise InputError(
-            f"run {run.folder}: its compressor {run.manifest['compressor']} makes {own} visual "
-            f"tokens, not {visual_tokens}; leave --visual-tokens out, or take a run of that V"
-        )
-    turn = compressor.turn(visual_tokens)
-
-    def ask_for(module: Any, given: tuple, named: dict[str, Any]) -> tuple:
-        return given, {**named, "visual_tokens": turn}
-
-    compressor.register_forward_pre_hook(ask_for, with_kwargs=True)
-    run.processor.visual_tokens = turn
+    asked = compressor.visual_tokens if visual_tokens is None else visual_tokens
+    check_served(run.folder, run.manifest, asked)
+    compressor.serve(asked)
+    run.processor.visual_tokens = asked
 
 
 @torch.inference_mode()

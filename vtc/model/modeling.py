@@ -17,6 +17,7 @@ from transformers.models.llava.modeling_llava import (
     LlavaPreTrainedModel,
 )
 
+from vtc.compress.choices import check_visual_tokens
 from vtc.compress.interface import Compressor, VisionFeatures
 from vtc.compress.registry import build
 from vtc.errors import VtcError
@@ -25,6 +26,9 @@ from vtc.model.four_bit import KEPT, is_four_bit, settle
 from vtc.model.head_loss import head_loss, is_worth_it
 from vtc.model.query import INPUTS, query_vectors
 from vtc.model.tower import grid_of, patch_states
+
+ASKED = (*INPUTS, "visual_tokens")
+"""What a batch asks of the compressor: see `VtcModel.compress`."""
 
 
 def build_compressor(config: VtcConfig) -> Compressor:
@@ -129,6 +133,7 @@ class VtcModel(VtcPreTrainedModel, LlavaModel):
         query_mask: Int[Tensor, "Q T"] | None = None,
         query_vectors: Float[Tensor, "Q text_width"] | None = None,
         query_images: Int[Tensor, " Q"] | None = None,
+        visual_tokens: int | None = None,
     ) -> Float[Tensor, "P V text_width"]:
         """The visual tokens of I images from their L levels (those that the compressor asks for).
 
@@ -136,8 +141,9 @@ class VtcModel(VtcPreTrainedModel, LlavaModel):
         that needs the question compresses for Q of them: their tokens `query_ids`, where the mask
         is not 0, or the LLM's `query_vectors` of them; `query_images` says which image each is
         about (default: the first about the first, and so on). There are then P = Q results, else
-        P = I. Raises ValueError if the number of levels or of patches is another, or a question
-        is missing.
+        P = I. An elastic one makes `visual_tokens` of an image (default: the V it serves). Raises
+        ValueError if the number of levels or of patches is another, or a question is missing, and
+        InputError for another V than the compressor can make.
         """
         levels = self.compressor.request.levels
         if vision_levels.shape[1] != len(levels):
@@ -148,6 +154,11 @@ class VtcModel(VtcPreTrainedModel, LlavaModel):
         grid = self.compressor.feature_grid(vision_levels.shape[2])
         dtype = next(self.compressor.parameters()).dtype
         states = dict(zip(levels, vision_levels.to(dtype).unbind(1), strict=True))
+        if self.compressor.elastic:
+            return self.compressor(VisionFeatures(states, grid), visual_tokens)
+        own = self.compressor.visual_tokens
+        if visual_tokens is not None:
+            check_visual_tokens(self.config.compressor, self.grid, visual_tokens, [own])
         if not self.compressor.needs_query:
             return self.compressor(VisionFeatures(states, grid))
         if query_vectors is None:
@@ -176,7 +187,7 @@ class VtcModel(VtcPreTrainedModel, LlavaModel):
         self, pixel_values: Tensor, **kwargs: Any
     ) -> BaseModelOutputWithPooling:
         """The visual tokens of images, one [V, text_width] an image in `pooler_output`."""
-        asked = {name: kwargs[name] for name in INPUTS if name in kwargs}
+        asked = {name: kwargs[name] for name in ASKED if name in kwargs}
         return _as_output(self.compress(self.encode(pixel_values), **asked))
 
     def forward(  # type: ignore[override]
@@ -189,14 +200,14 @@ class VtcModel(VtcPreTrainedModel, LlavaModel):
     ) -> LlavaModelOutputWithPast:
         """As LlavaModel; `vision_levels` are cached features of I images in place of pixels.
 
-        What else `compress` takes, for compressors that need the question, goes on to it.
+        What else `compress` takes, of questions or V, goes on to it.
         """
-        asked = {name: kwargs.pop(name) for name in INPUTS if name in kwargs}
+        asked = {name: kwargs.pop(name) for name in ASKED if name in kwargs}
         if vision_levels is not None:
             if pixel_values is not None:
                 raise ValueError("pass pixel_values or vision_levels, not both")
             mm_encoder_outputs = {"image": _as_output(self.compress(vision_levels, **asked))}
-        elif pixel_values is not None and self.compressor.needs_query:
+        elif pixel_values is not None and (asked or self.compressor.needs_query):
             mm_encoder_outputs = {"image": self.get_image_features(pixel_values, **asked)}
             pixel_values = None
         return super().forward(
@@ -302,14 +313,15 @@ class VtcForConditionalGeneration(VtcPreTrainedModel, LlavaForConditionalGenerat
     ) -> Any:
         """As transformers' `generate`; images are compressed once, before the prefill.
 
-        `query_ids` and `query_mask` are the questions for a compressor that needs them.
+        `query_ids` and `query_mask` are the questions for a compressor that needs them,
+        `visual_tokens` the V of an elastic one, of which the prompt then has as many image tokens.
         """
         core: Any = self.model
-        asked = {name: kwargs.pop(name) for name in INPUTS if name in kwargs}
+        asked = {name: kwargs.pop(name) for name in ASKED if name in kwargs}
         if vision_levels is not None:
             tokens = _as_output(core.compress(vision_levels, **asked))
             kwargs["mm_encoder_outputs"] = {"image": tokens}
-        elif self.compressor.needs_query and kwargs.get("pixel_values") is not None:
+        elif kwargs.get("pixel_values") is not None and (asked or self.compressor.needs_query):
             tokens = core.get_image_features(kwargs.pop("pixel_values"), **asked)
             kwargs["mm_encoder_outputs"] = {"image": tokens}
         return super().generate(inputs, **kwargs)  # type: ignore[misc]

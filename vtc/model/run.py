@@ -31,6 +31,7 @@ from vtc.model.manifest import (
 from vtc.model.modeling import VtcForConditionalGeneration
 from vtc.model.processor import VtcProcessor
 from vtc.model.sources import EncoderSource, LlmSource, folder_entry, locate, manifest_entry
+from vtc.model.turns import trained_at
 from vtc.tables import specs
 from vtc.tables.atomic import replacing_folder
 from vtc.tables.write import write_rows
@@ -90,6 +91,7 @@ def save_run(
         "quantisation": "nf4" if bits.is_four_bit(core) else None,
         "compressor": core.config.compressor,
         "visual_tokens": core.compressor.visual_tokens,
+        "trained_visual_tokens": list(trained_at(core)),
         "encoder": manifest_entry(encoder, folder),
         "llm": manifest_entry(llm, folder),
         "base": folder_entry(base, folder) if base else None,
