@@ -7,6 +7,7 @@ import pytest
 
 from vtc.catalog import encoders, gpus, laws, llms
 from vtc.catalog.measurements import PUBLISHED
+from vtc.catalog.shapes import llm_from_config
 from vtc.errors import InputError
 from vtc.law.run import Request, fit_table
 from vtc.tables import specs
@@ -125,6 +126,82 @@ def test_gpus_are_as_large_as_their_label_says():
     assert len({gpu.gpu for gpu in gpus.catalog()}) == len(gpus.catalog())
     with pytest.raises(InputError, match="--gpu tpu is unknown; choose from rtx3090"):
         gpus.find("tpu")
+
+
+OWN = {
+    "llms": "model,family,n_params,n_layers,hidden_size,n_heads,n_kv_heads,head_dim,"
+    "intermediate_size,vocab_size,tied,source\nMini-1B,mini,1e9,12,1024,8,8,128,4096,32000,yes,me\n",
+    "encoders": "encoder,n_layers,hidden_size,n_heads,intermediate_size,image_size,patch_size,"
+    "class_token,source\nme/vit,24,1024,16,4096,336,14,yes,me\n",
+    "gpus": "gpu,name,memory_gb,bandwidth_gb_s,bf16_tflops,compute_efficiency,source\n"
+    "b200,NVIDIA B200,180,8000,2250,.7,me\n",
+}
+
+
+@pytest.fixture
+def own_catalog(tmp_path, monkeypatch):
+    for name, text in OWN.items():
+        (tmp_path / f"{name}.csv").write_text(text)
+    monkeypatch.setenv("VTC_CATALOG", str(tmp_path))
+    cached = (llms.catalog, llms._by_key, encoders.catalog, encoders.entries, gpus.catalog)
+    for function in cached:
+        function.cache_clear()
+    yield tmp_path
+    for function in cached:
+        function.cache_clear()
+
+
+def test_own_rows_stand_beside_the_shipped_ones(own_catalog):
+    mini, known = llms.find("Mini-1B"), llms.find("Qwen1.5-0.5B")
+    assert (mini.family, mini.n_params, mini.source) == ("mini", 10**9, "me")
+    assert mini.n_params_total == mini.shape.n_params == 12 * 16 * 1024**2 + 32000 * 1024 + 0
+    assert known is not None
+    clip = encoders.catalog()["openai/clip-vit-large-patch14-336"]
+    assert encoders.shape("me/vit").n_params == pytest.approx(clip.n_params, rel=1e-4)
+    b200 = gpus.find("NVIDIA B200")
+    assert (b200.bf16_flops, b200.compute_efficiency, b200.bandwidth_efficiency) == (
+        2250e12, 0.7, 0.8,
+    )  # fmt: skip
+    assert len(gpus.catalog()) == 15
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (",me\n", ",\n", "row 0: column 'source' is missing or empty"),
+        ("b200,", "l4,", "row 0: 'l4' is in the catalog already"),
+        ("8000", "fast", "bandwidth_gb_s is 'fast', no number above zero"),
+        (",.7,", ",7,", "compute_efficiency is 7; it is a share"),
+    ],
+)
+def test_faults_of_own_rows_are_named(own_catalog, old, new, message):
+    (own_catalog / "gpus.csv").write_text(OWN["gpus"].replace(old, new))
+    with pytest.raises(InputError, match=message):
+        gpus.catalog()
+
+
+def test_a_catalog_that_is_nowhere_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("VTC_CATALOG", str(tmp_path / "gone"))
+    llms.catalog.cache_clear()
+    with pytest.raises(InputError, match=r"VTC_CATALOG is .*gone, which is no folder"):
+        llms.catalog()
+
+
+@pytest.mark.parametrize(
+    ("config", "windows"),
+    [
+        ({"sliding_window": 512, "layer_types": ["sliding_attention"] * 5 + ["full"]}, (512, 5)),
+        ({"sliding_window": 512, "sliding_window_pattern": 6}, (512, 10)),
+        ({"sliding_window": 4096}, (4096, 12)),
+        ({"sliding_window": 4096, "use_sliding_window": False}, (0, 0)),
+        ({"sliding_window": None}, (0, 0)),
+    ],
+)
+def test_windows_are_read_from_a_config(config, windows):
+    sizes = {"hidden_size": 64, "num_hidden_layers": 12, "num_attention_heads": 4,
+             "intermediate_size": 96, "vocab_size": 500, "hidden_act": "silu"}  # fmt: skip
+    shape = llm_from_config({**sizes, **config}, "llm")
+    assert (shape.window, shape.n_windowed) == windows
 
 
 def test_published_measurements_carry_source_and_notes():

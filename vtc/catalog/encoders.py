@@ -1,29 +1,37 @@
 """Vision encoders the program knows, with the source of each shape."""
 
-import csv
+from dataclasses import replace
 from functools import cache
-from importlib import resources
 from pathlib import Path
 
-from vtc.catalog.shapes import EncoderShape, encoder_from_config, read_config
+from vtc.catalog import rows
+from vtc.catalog.shapes import EncoderShape, encoder_from_config, n_vit_params, read_config
 from vtc.errors import InputError
 
 _NUMBERS = (
     *("n_layers", "hidden_size", "n_heads", "intermediate_size"),
-    *("image_size", "patch_size", "n_params"),
+    *("image_size", "patch_size"),
 )
 
 
 @cache
 def catalog() -> dict[str, EncoderShape]:
-    """The encoders of encoders.csv by hub id, in its order."""
-    text = resources.files("vtc.catalog").joinpath("encoders.csv").read_text(encoding="utf-8")
-    return {
-        row["encoder"]: EncoderShape(
-            **{name: int(row[name]) for name in _NUMBERS}, class_token=row["class_token"] == "yes"
-        )
-        for row in csv.DictReader(text.splitlines())
-    }
+    """The encoders of encoders.csv by hub id, in its order, and those of the user's own."""
+    return {encoder: shape for encoder, shape, _ in entries()}
+
+
+@cache
+def entries() -> tuple[tuple[str, EncoderShape, str], ...]:
+    """Hub id, shape and source of each."""
+    return tuple(_entry(row, where) for row, where in rows.read("encoders", "encoder"))
+
+
+def _entry(row: rows.Row, where: str) -> tuple[str, EncoderShape, str]:
+    sizes = {name: int(rows.positive(row, name, where)) for name in _NUMBERS}
+    classed = (row.get("class_token") or "").lower() in ("yes", "true")
+    shape = EncoderShape(**sizes, class_token=classed, n_params=0)
+    n_params = rows.whole(row, "n_params", where, n_vit_params(shape))
+    return row["encoder"], replace(shape, n_params=n_params), rows.text(row, "source", where)
 
 
 def shape(source: str | Path) -> EncoderShape:

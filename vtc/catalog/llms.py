@@ -1,13 +1,12 @@
 """LLMs the program knows: nominal and exact sizes, shapes, and the source of each."""
 
-import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib import resources
 from pathlib import Path
 
+from vtc.catalog import rows
 from vtc.catalog.shapes import LlmShape, llm_from_config, read_config
 from vtc.errors import InputError
 
@@ -35,26 +34,36 @@ class LLM:
 
 @cache
 def catalog() -> tuple[LLM, ...]:
-    """The LLMs of llms.csv, in its order."""
-    text = resources.files("vtc.catalog").joinpath("llms.csv").read_text(encoding="utf-8")
-    return tuple(
-        LLM(
-            row["model"],
-            row["family"],
-            int(row["n_params"]),
-            int(row["n_params_total"]),
-            int(row["n_params_nonembedding"]),
-            row["source"],
-            _shape(row),
-        )
-        for row in csv.DictReader(text.splitlines())
+    """The LLMs of llms.csv, in its order, and those of the user's own llms.csv."""
+    return tuple(_llm(row, where) for row, where in rows.read("llms", "model"))
+
+
+def _llm(row: rows.Row, where: str) -> LLM:
+    shape = shape_of_row(row, where)
+    total = rows.whole(row, "n_params_total", where, shape.n_params)
+    shape = replace(shape, n_vectors=max(total - shape.n_params, 0))
+    return LLM(
+        rows.text(row, "model", where),
+        (row.get("family") or "").lower(),
+        checked_count(rows.positive(row, "n_params", where, total), "n_params", where),
+        total,
+        rows.whole(row, "n_params_nonembedding", where, total - shape.n_embedding),
+        rows.text(row, "source", where),
+        shape,
     )
 
 
-def _shape(row: dict[str, str]) -> LlmShape:
-    sizes = {name: int(row[name]) for name in _SHAPE}
-    bare = LlmShape(**sizes, tied=row["tied"] == "yes")
-    return replace(bare, n_vectors=int(row["n_params_total"]) - bare.n_params)
+def shape_of_row(row: rows.Row, where: str) -> LlmShape:
+    """The shape in the columns of a table of LLMs, without norms and biases.
+
+    Raises InputError for a column that is missing or no number.
+    """
+    sizes = {name: int(rows.positive(row, name, where)) for name in _SHAPE}
+    window = {name: rows.whole(row, name, where, 0) for name in ("window", "n_windowed")}
+    tied = rows.text(row, "tied", where).lower()
+    if tied not in ("yes", "no", "true", "false"):
+        raise InputError(f"{where}: tied is '{tied}'; write yes if the head is the embedding")
+    return LlmShape(**sizes, tied=tied in ("yes", "true"), **window)
 
 
 def families() -> list[str]:

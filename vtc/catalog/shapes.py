@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ class LlmShape:
 
     `vocab_size` counts the rows of the embedding, padding included; `tied`: the head is the
     embedding. `n_vectors` are the parameters of norms and biases, which no matrix product uses.
+    `n_windowed` layers attend to the last `window` tokens alone, itself among them (Gemma).
     """
 
     n_layers: int
@@ -30,6 +31,8 @@ class LlmShape:
     vocab_size: int
     tied: bool
     n_vectors: int = 0
+    window: int = 0
+    n_windowed: int = 0
 
     @property
     def linears(self) -> tuple[tuple[int, int], ...]:
@@ -127,7 +130,22 @@ def llm_from_config(config: Mapping[str, Any], where: str) -> LlmShape:
         vocab_size=_size(config, "vocab_size", where),
         tied=bool(config.get("tie_word_embeddings", kind.startswith("gemma"))),
         n_vectors=layers * (norms + biases) + d,
+        **_windows(config, layers),
     )
+
+
+def _windows(config: Mapping[str, Any], layers: int) -> dict[str, int]:
+    """How many layers attend to a window, and how long it is; none where the config has none."""
+    window = config.get("sliding_window")
+    if not isinstance(window, int) or config.get("use_sliding_window") is False:
+        return {}
+    kinds, pattern = config.get("layer_types"), config.get("sliding_window_pattern")
+    if kinds:
+        windowed = sum(kind == "sliding_attention" for kind in kinds)
+    else:
+        # Of `pattern` layers one sees everything (Gemma 3's first configs); without it, none does.
+        windowed = layers - layers // pattern if pattern else layers
+    return {"window": window, "n_windowed": windowed} if windowed else {}
 
 
 def encoder_from_config(config: Mapping[str, Any], where: str) -> EncoderShape:
@@ -144,21 +162,26 @@ def encoder_from_config(config: Mapping[str, Any], where: str) -> EncoderShape:
             *("image_size", "patch_size"),
         )
     )
-    channels = int(config.get("num_channels", 3))
-    classed = not str(config.get("model_type")).startswith(_WITHOUT_CLASS_TOKEN)
-    tokens = (image // patch) ** 2 + classed
-    a_layer = 4 * d * d + 4 * d + 2 * d * f + f + d + 4 * d
-    return EncoderShape(
+    shape = EncoderShape(
         n_layers=layers,
         hidden_size=d,
         n_heads=_size(config, "num_attention_heads", where),
         intermediate_size=f,
         image_size=image,
         patch_size=patch,
-        class_token=classed,
-        n_params=layers * a_layer + (tokens + channels * patch**2 + 1 + classed) * d,
-        n_channels=channels,
+        class_token=not str(config.get("model_type")).startswith(_WITHOUT_CLASS_TOKEN),
+        n_params=0,
+        n_channels=int(config.get("num_channels", 3)),
     )
+    return replace(shape, n_params=n_vit_params(shape))
+
+
+def n_vit_params(shape: EncoderShape) -> int:
+    """Parameters of the layers, patches and positions, without a pooling head."""
+    d, f = shape.hidden_size, shape.intermediate_size
+    a_layer = 4 * d * d + 4 * d + 2 * d * f + f + d + 4 * d
+    pixels = shape.n_channels * shape.patch_size**2
+    return shape.n_layers * a_layer + (shape.n_tokens + pixels + 1 + shape.class_token) * d
 
 
 def read_config(folder: Path) -> dict[str, Any]:

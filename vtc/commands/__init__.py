@@ -2,6 +2,7 @@
 
 from vtc.commands.ask import ask
 from vtc.commands.benchmarks import benchmarks
+from vtc.commands.catalog import catalog
 from vtc.commands.check_data import check_data
 from vtc.commands.compressors import compressors
 from vtc.commands.encode import encode
@@ -22,6 +23,7 @@ COMMANDS: tuple = (
     lab,
     check_data,
     encode,
+    catalog,
     compressors,
     estimate,
     train_projector,

@@ -36,10 +36,46 @@ def attention_flops(
     """FLOPs of scores and weighted values of all layers: of the query heads, whatever the KV heads.
 
     dense: every pair, 4 T^2 a unit of query width (a matrix product or SDPA's math); causal: the
-    pairs that count, 2 T (T + 1) (FlashAttention). To `cached` tokens all pairs count.
+    pairs that count, 2 T (T + 1) (FlashAttention), in windowed layers those within the window. To
+    `cached` tokens all pairs count.
     """
     pairs = tokens * tokens if attention == "dense" else tokens * (tokens + 1) / 2
-    return 4.0 * (pairs + tokens * cached) * shape.n_layers * shape.n_heads * shape.head_dim
+    every = (pairs + tokens * cached) * shape.n_layers
+    if attention == "causal" and shape.n_windowed:
+        every = every - shape.n_windowed * _beyond(tokens, cached, shape.window)
+    return 4.0 * every * shape.n_heads * shape.head_dim
+
+
+def _beyond(tokens: float, cached: float, window: int) -> float:
+    """Pairs of `tokens` queries behind `cached` tokens that a window leaves out."""
+    last = _positive(cached + tokens - window)
+    queries = tokens - _positive(tokens - last)
+    return queries * last - queries * (queries - 1) / 2
+
+
+def _positive(x: float) -> float:
+    """max(x, 0), of NumPy's arrays as well."""
+    return (x + abs(x)) / 2
+
+
+def decode_flops(shape: LlmShape, generated: float, context: float) -> float:
+    """FLOPs of generating `generated` tokens behind `context` ones; one row.
+
+    The first comes out of the prefill's LM head. Each of the others is a pass over one token that
+    attends to all before it and to itself: 2 M + 4 c h e L + 2 d W at c tokens.
+    """
+    steps = max(generated - 1, 0)
+    linear = 2.0 * (shape.n_matmul + shape.n_head) * steps
+    return linear + attention_flops(shape, steps, cached=context, attention="causal")
+
+
+def kv_bytes(shape: LlmShape, tokens: float, element: float = 2.0) -> float:
+    """Bytes of the keys and values of `tokens` tokens: 2 L k e an element each (2: bf16).
+
+    Windowed layers keep no more than their window.
+    """
+    seen = shape.n_layers * tokens - shape.n_windowed * _positive(tokens - shape.window)
+    return 2.0 * shape.n_kv_heads * shape.head_dim * element * seen
 
 
 def training_flops(

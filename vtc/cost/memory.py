@@ -135,7 +135,7 @@ def training_memory(
         gradients=int(gradients),
         optimizer=int(optimizer),
         activations=int(activations),
-        overhead=int(_CUDA_BYTES + _FRAGMENTS * used) if setup.gpu else 0,
+        overhead=int(overhead_bytes(used)) if setup.gpu else 0,
     )
 
 
@@ -224,6 +224,17 @@ def _layer_bytes(llm: LlmShape, setup: Setup, row: int) -> float:
 
 
 def _encoder_bytes(encoder: EncoderShape, setup: Setup) -> float:
-    """Bytes of one image while the frozen encoder runs: one layer's tensors, and its pixels."""
-    d, f, a = encoder.hidden_size, encoder.intermediate_size, setup.compute_bytes
-    return encoder.n_tokens * (8 * d + 2 * f) * a + 4 * encoder.n_channels * encoder.image_size**2
+    """Bytes of one image while the frozen encoder runs."""
+    return encoder_bytes(encoder, setup.compute_bytes)
+
+
+def encoder_bytes(encoder: EncoderShape, element: int) -> float:
+    """Bytes of one image in an encoder's forward pass: one layer's tensors, and its pixels."""
+    d, f = encoder.hidden_size, encoder.intermediate_size
+    pixels = 4 * encoder.n_channels * encoder.image_size**2
+    return encoder.n_tokens * (8 * d + 2 * f) * element + pixels
+
+
+def overhead_bytes(used: float) -> float:
+    """What CUDA's context and the allocator's slack add on a GPU to `used` bytes."""
+    return _CUDA_BYTES + _FRAGMENTS * used

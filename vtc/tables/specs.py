@@ -1,5 +1,6 @@
 """The tables that steps exchange. docs/tables.md is generated from this file."""
 
+from vtc.tables.catalog_specs import ENCODERS, GPUS, LLMS
 from vtc.tables.law_specs import FORMS, LAW, RECOMMENDATION
 from vtc.tables.spec import Column, Table
 
@@ -245,6 +246,9 @@ TABLES = (
     PREDICTIONS,
     SCORES,
     BENCHMARKS,
+    LLMS,
+    ENCODERS,
+    GPUS,
     COMPRESSORS,
     LAW,
     FORMS,
