@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from conftest import TinyWorld
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vtc.data.image_files import content_hash
 from vtc.errors import InputError
 from vtc.evaluate.answered import Answer, Answers, differ, finished, keeping, left, refuse_left
 from vtc.evaluate.benchmark import read_benchmark
@@ -182,3 +184,44 @@ def test_a_file_cut_anywhere_keeps_its_whole_lines(tmp_path_factory, batches, sh
     again.add("run", "benchmark", {100: answer(1)})
     again.close()
     assert len(Answers(file)) == len(expected) + 1
+
+
+def test_images_are_told_by_what_they_hold(tmp_path):
+    rows = [{"question": f"{n}?", "image": f"{n}.png", "answer": "red"} for n in range(3)]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    (tmp_path / "b.toml").write_text(
+        'name = "b"\ntask = "ocr"\nrows = "rows.json"\nmetric = "anls"\n'
+        '[columns]\nimage = "image"\nanswers = "answer"\n'
+    )
+    for n in (0, 1):  # The third is not there.
+        (tmp_path / "a" / f"{n}.png").write_bytes(bytes([n]) * 100_000)
+
+    def about(folder: str) -> dict:
+        benchmark = read_benchmark(tmp_path / "b.toml", images=tmp_path / folder)
+        exam = Exam.of(benchmark, read_items(benchmark))
+        return {**ABOUT, "benchmarks": {"b": exam.fingerprint()}, "images": {"b": exam.shown()}}
+
+    begun = about("a")
+    shutil.copytree(tmp_path / "a", tmp_path / "copy", copy_function=shutil.copyfile)
+    assert differ(begun, about("copy")) is None
+    for change in (
+        lambda: (tmp_path / "copy" / "0.png").write_bytes(bytes(99_999) + b"\1"),
+        lambda: (tmp_path / "copy" / "0.png").write_bytes(bytes(99_999)),
+        lambda: (tmp_path / "copy" / "2.png").write_bytes(b"new"),
+        lambda: (tmp_path / "copy" / "1.png").unlink(),
+    ):
+        change()
+        changed = about("copy")
+        assert differ(begun, changed) == "benchmark 'b' with images that have changed since"
+        begun = changed
+    # What an older version began says nothing of images.
+    assert differ({**begun, "images": {}}, about("a")) is None
+
+
+def test_what_is_no_file_has_no_content(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    hashes = {content_hash([(tmp_path, name)]) for name in ("pipe", "folder", "none", "a\0b")}
+    assert len(hashes) == 4  # The names differ; none waits, none fails.
+    assert content_hash([]) == content_hash([])

@@ -2,12 +2,16 @@
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vtc.data.images import image_path
 from vtc.errors import InputError
+
+_END = 16 * 1024
+"""Bytes read at either end of a file: a picture drawn or saved anew differs in these or in size."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,41 @@ def file_id(root: str | Path, relative: str) -> FileId:
 def list_hash(images: Sequence[str]) -> str:
     """SHA-256 in hex of a list of image paths, order included."""
     return hashlib.sha256("\0".join(images).encode()).hexdigest()
+
+
+def content_hash(images: Iterable[tuple[Path, str]]) -> str:
+    """SHA-256 in hex of what images (root, relative path) hold, whatever their order and root.
+
+    Of each file its size and its first and last 16 KiB count, so that a large data set costs
+    little; its time of change does not, so that a copy is the same. A file that is not there counts
+    as such.
+    """
+    whole = hashlib.sha256()
+    for root, relative in sorted(set(images), key=lambda image: image[1]):
+        whole.update(f"{relative}\0".encode(errors="surrogateescape"))
+        whole.update(_ends_digest(os.path.join(root, relative)))
+    return whole.hexdigest()
+
+
+def _ends_digest(path: str) -> bytes:
+    """A hash of a file's size and ends, nothing where there is no such file."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except (OSError, ValueError):
+        return b""
+    try:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):
+            return b""
+        size = facts.st_size
+        read = os.read(descriptor, 2 * _END if size <= 2 * _END else _END)
+        if size > 2 * _END:
+            read += os.pread(descriptor, _END, size - _END)
+        return hashlib.sha256(b"%d:" % size + read).digest()
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
 
 
 def check_unchanged(

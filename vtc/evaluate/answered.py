@@ -114,6 +114,9 @@ def differ(begun: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
         for name in new:
             if old[name] != new[name]:
                 return f"another {kind[:-1]} '{name}' than there is now"
+    for name, shown in begun.get("images", {}).items():
+        if shown != now.get("images", {}).get(name):
+            return f"benchmark '{name}' with images that have changed since"
     old, new = begun.get("settings", {}), now.get("settings", {})
     for name in dict.fromkeys([*new, *old]):
         if old.get(name) != new.get(name):

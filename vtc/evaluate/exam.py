@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from vtc.data.image_files import content_hash
 from vtc.evaluate.benchmark import Benchmark
 from vtc.evaluate.chance import chance
 from vtc.evaluate.items import Item
@@ -30,10 +31,14 @@ class Exam:
         return [tuple((root, image) for image in item.images) for item in self.items]
 
     def fingerprint(self) -> str:
-        """A hash of all that an answer depends on: what is asked and shown, and its longest length.
+        """A hash of what is asked, of the images' names, and of the longest length of an answer.
 
         The images' root is no part of it: pictures of named benchmarks may lie elsewhere each time.
         """
         asked = [[i.item_id, i.prompt, i.images, i.choices, i.references] for i in self.items]
         text = json.dumps([self.benchmark.max_new_tokens, asked])
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def shown(self) -> str:
+        """A hash of what the images hold."""
+        return content_hash(image for own in self.images() for image in own)

@@ -100,6 +100,7 @@ def identity(folders: Sequence[Path], exams: Sequence[Exam], how: Settings) -> d
             for folder in folders
         },
         "benchmarks": {exam.benchmark.name: exam.fingerprint() for exam in exams},
+        "images": {exam.benchmark.name: exam.shown() for exam in exams},
         "settings": {
             "vtc": __version__,
             "dtype": str(how.dtype).removeprefix("torch."),
@@ -139,14 +140,14 @@ def evaluate(
         for folder in folders
         if any(_open(manifests[folder], exam, answers) for exam in exams)
     }
-    by_encoder: dict[str, list[Path]] = {}
+    by_encoder: dict[tuple, list[Path]] = {}
     for folder, sight in sights.items():
-        by_encoder.setdefault(sight.encoder, []).append(folder)
+        by_encoder.setdefault(sight.passes, []).append(folder)
     store = FeatureStore.open(how.features) if how.features else None
     begun = len(answers) > 0
     for group in by_encoder.values():
-        levels = vision.union([sights[f] for f in group])
-        look = Look(levels, how.batch_size, track, store, how.workers, begun)
+        request = vision.union([sights[f] for f in group])
+        look = Look(request, how.batch_size, track, store, how.workers, begun)
         for folder in group:
             run = load_run(
                 folder, dtype=how.dtype, device=how.device, four_bit=how.four_bit or None
@@ -207,7 +208,7 @@ def _sit(
     prompts = [tokenise(exam.items, tokenizer, visual_tokens, position) for exam in exams]
     for block in look.blocks(run, [[images[n][i] for i in own] for n, own in enumerate(todo)]):
         seen = look.at(run, block)
-        views = seen.of(sight.levels)
+        views = seen.of(sight)
         inside = set(block.images)
         for number, exam in enumerate(exams):
             here = [
