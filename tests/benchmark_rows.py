@@ -116,7 +116,8 @@ def mathvista() -> pa.Table:
     base = {"choices": None, "unit": None, "precision": None, "metadata": {"grade": "high"}}
     rows = [
         {**base, "pid": "1", "question": "How far?", "decoded_image": picture(0), "answer": "1.2",
-         "unit": "m", "precision": 1.0, "question_type": "free_form", "answer_type": "float"},
+         "unit": "m", "precision": 1.0, "question_type": "free_form", "answer_type": "float",
+         "metadata": {"grade": "high", "task": "figure question answering"}},
         {**base, "pid": "2", "question": "Which?", "decoded_image": picture(1), "answer": "8/11",
          "choices": ["3/11", "8/11", "6/11"], "question_type": "multi_choice",
          "answer_type": "text"},

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import click
 
 from vtc.commands import options, preflight
+from vtc.commands.scores import Scoring
 from vtc.errors import InputError
 
 
@@ -78,7 +79,7 @@ from vtc.errors import InputError
 def evaluate(
     runs, benchmarks, data_dir, save_images, streaming, scores, images, features, limit,
     max_new_tokens, answer_by, batch_size, dtype, load_4bit, device, workers, resume, compat,
-    incomplete, average, sets, out, fmt, force,
+    incomplete, by, average, sets, out, fmt, force,
 ) -> None:  # fmt: skip
     """Let finished RUNS answer benchmarks; write one row an answer, and the scores.
 
@@ -102,6 +103,8 @@ def evaluate(
     from vtc.evaluate.choosing import choose, partial, picture_folder
     from vtc.tables.write import check_output
 
+    scoring = Scoring(compat is not None, incomplete, by, average, sets)
+    scoring.check()
     file = None if out == "-" else Path(out)
     if resume and (force or file is None):
         raise InputError(
@@ -126,6 +129,7 @@ def evaluate(
         )
         chosen = choose(benchmarks, where, limit, max_new_tokens)
         averages.check([benchmark.name for benchmark, _ in chosen], average, sets, incomplete)
+        scoring.check_items(chosen)
         for sentence in partial(chosen):
             console.say(sentence)
 
@@ -154,17 +158,14 @@ def evaluate(
             asked |= {"compat": compat, "answers_of": about}
             asked |= {"images": {benchmark.name: str(benchmark.images) for benchmark, _ in chosen}}
             inputs = dict.fromkeys(path for benchmark, _ in chosen for path in benchmark.inputs)
-            ending = Ending(compat is not None, incomplete, average, sets, scores, out, fmt)
+            ending = Ending(scoring, scores, out, fmt)
             ending.write(rows, {**how.described(), **asked}, list(inputs), force or resume)
 
 
 class Ending(NamedTuple):
     """How answers are scored, and where they and the scores go."""
 
-    compat: bool
-    incomplete: bool
-    average: bool
-    sets: Any
+    scoring: Scoring
     scores: str | None
     out: str
     fmt: str | None
@@ -178,12 +179,12 @@ class Ending(NamedTuple):
     ) -> None:
         """Score the rows of predictions and write both tables."""
         from vtc import console
-        from vtc.evaluate import average as averages
-        from vtc.evaluate.aggregate import aggregate, score_item
+        from vtc.evaluate.aggregate import score_item
         from vtc.tables import specs
         from vtc.tables.provenance import footer
 
-        if self.compat:
+        scoring = self.scoring
+        if scoring.compat:
             rows = [score_item(row, True) for row in rows]
         faults = sum(row["fault"] is not None for row in rows)
         if faults:
@@ -192,11 +193,9 @@ class Ending(NamedTuple):
         on_screen = self.out == "-" and self.fmt in (None, "table")
         if not on_screen:
             options.emit(rows, specs.PREDICTIONS, self.out, self.fmt, force, footer=about)
-        result = averages.averaged(
-            aggregate(rows, self.compat, self.incomplete), self.average, self.sets, self.incomplete
-        )
+        result = scoring.rows(rows)
         if self.scores:
-            options.emit(result, specs.SCORES, self.scores, None, force, footer=about)
+            options.emit(result, scoring.table, self.scores, None, force, footer=about)
         if on_screen and self.scores != "-":
-            columns = "run_id n_params visual_tokens benchmark score stderr chance n_items"
-            options.emit(result, specs.SCORES, "-", "table", force, columns=columns.split())
+            columns = scoring.columns(result)
+            options.emit(result, scoring.table, "-", "table", force, columns=columns)

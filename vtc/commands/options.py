@@ -87,8 +87,14 @@ def image_mode(default: str) -> Callable[[Callable], Callable]:
 
 
 def scoring(function: Callable) -> Callable:
-    """Add how predictions become scores: `--compat`, `--incomplete`, `--average` and `--set`."""
+    """Add how predictions become scores: `--compat`, `--incomplete`, `--by`, `--average` ..."""
     for option in (
+        click.option(
+            "--by",
+            type=click.Choice(["category"]),
+            help="Scores are those of each category: MME's 14, MMMU's subjects, ... (docs/"
+            "benchmarks.md).",
+        ),
         click.option(
             "--set",
             "sets",
@@ -192,6 +198,18 @@ class Numbers(click.ParamType):
         if len(set(numbers)) != len(numbers):
             self.fail(f"'{value}' names a number twice", param, ctx)
         return numbers
+
+
+class Turns(Numbers):
+    """The V of an elastic training: a list of numbers, which comes back ascending, or a word."""
+
+    name = "LIST|published"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse `value`; raises click.BadParameter as `Numbers`."""
+        if value == "published":
+            return value
+        return tuple(sorted(super().convert(value, param, ctx)))
 
 
 class Names(click.ParamType):

@@ -32,7 +32,7 @@ from vtc.commands import options
 @options.config
 @options.output
 def score(
-    predictions, data_dir, compat, incomplete, average, sets, out, fmt, force, **given
+    predictions, data_dir, compat, incomplete, by, average, sets, out, fmt, force, **given
 ) -> None:
     """Score predictions from their stored text: one row a run and benchmark, no model.
 
@@ -49,26 +49,26 @@ def score(
       vtc score theirs.csv --metric anls --benchmark docvqa --task ocr --n-params 7b \\
           --visual-tokens 576 -o scores.parquet
       vtc score predictions.parquet --average -o averages.parquet
+      vtc score predictions.parquet --by category
       vtc score logs/*_samples_mme.jsonl --n-params 7b --visual-tokens 576 -o scores.parquet
     """
     from vtc import console
-    from vtc.evaluate.aggregate import aggregate, score_item
-    from vtc.evaluate.average import averaged
-    from vtc.evaluate.lean import lean
+    from vtc.commands.scores import Scoring
+    from vtc.evaluate.aggregate import score_item
     from vtc.evaluate.predictions import Source, read_predictions
-    from vtc.tables import specs
     from vtc.tables.provenance import footer
     from vtc.tables.write import check_output
 
     check_output(out, fmt, force)
+    scoring = Scoring(compat is not None, incomplete, by, average, sets)
+    scoring.check()
     settings = {key: value for key, value in given.items() if value is not None}
     settings |= {"compat": compat, "incomplete": incomplete, "average": average, "set": list(sets)}
+    settings |= {"by": by} if by else {}
     settings |= {"data_dir": data_dir} if data_dir else {}
     source = Source(given, data_dir, incomplete, console.say)
     items = (item for path in predictions for item in read_predictions(path, source))
-    scored = (score_item(item, compat is not None) for item in items)
-    rows = aggregate(lean(scored, compat is not None), compat is not None, incomplete)
-    rows = averaged(rows, average, sets, incomplete)
+    rows = scoring.rows(score_item(item, scoring.compat) for item in items)
     about = footer(settings=settings, inputs=predictions, seed=given["seed"])
-    columns = "run_id backbone n_params visual_tokens benchmark score stderr chance n_items"
-    options.emit(rows, specs.SCORES, out, fmt, force, footer=about, columns=columns.split())
+    columns = scoring.columns(rows, "backbone")
+    options.emit(rows, scoring.table, out, fmt, force, footer=about, columns=columns)

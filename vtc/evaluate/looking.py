@@ -8,7 +8,7 @@ from typing import Any
 from vtc.errors import InputError
 from vtc.evaluate.aggregate import aggregate
 from vtc.tables import specs
-from vtc.tables.read import read_rows
+from vtc.tables.read import read_rows, title
 
 WIDTH = 80
 RIGHT_FROM = 0.5
@@ -56,6 +56,8 @@ def score_rows(tables: Sequence[str], runs: Sequence[str], benchmarks: Sequence[
             head.rows and "prediction" in head.rows[0]
         ):
             found += aggregate(read_rows(table, specs.PREDICTIONS).rows, incomplete=True)
+        elif any(row.get("benchmark") and row.get("category") for row in head.rows):
+            raise InputError(f"{title(table)}: need scores of whole benchmarks, found categories")
         else:
             found += read_rows(table, specs.SCORES).rows
     for column, wanted in (("run_id", runs), ("benchmark", benchmarks)):

@@ -56,6 +56,7 @@ class Metric:
     """A metric, the name and version of its parser, and what it needs of an item.
 
     `compat` scores as lmms-eval does where that differs, `compat_total` adds up as it does.
+    `points`: what a whole category counts, where a benchmark's figures are points (MME's 200).
     `incomplete` says what rows lack for their total, None if nothing.
     """
 
@@ -66,6 +67,7 @@ class Metric:
     compat: Score | None = None
     total: Sum = mean
     compat_total: Sum | None = None
+    points: float | None = None
     incomplete: Callable[[Sequence[Row]], str | None] = lambda rows: None
 
     def scorer(self, compat: bool) -> Score:

@@ -1,7 +1,8 @@
 """The tables that steps exchange. docs/tables.md is generated from this file."""
 
 from vtc.tables.catalog_specs import ENCODERS, GPUS, LLMS
-from vtc.tables.law_specs import FORMS, LAW, RECOMMENDATION
+from vtc.tables.cost_specs import COSTS, RECOMMENDATION
+from vtc.tables.law_specs import FORMS, LAW
 from vtc.tables.spec import Column, Table
 
 _BACKBONE = (
@@ -117,6 +118,26 @@ SCORES = Table(
         Column("n_items", "int", "items scored", nullable=True),
         Column("stderr", "float", "standard error of the score, clustered by image", nullable=True),
         Column("chance", "float", "score of the best constant answer", "share", nullable=True),
+        Column("parser", "string", "name and version of the parser", nullable=True),
+    ),
+)
+
+CATEGORIES = Table(
+    "categories",
+    1,
+    "one row a run, benchmark and category: parts of scores, which vtc fit refuses",
+    (
+        Column("run_id", "string", "the run that was evaluated"),
+        *_BACKBONE,
+        Column("benchmark", "string", "name of the benchmark"),
+        Column("task", "string", "task family: reasoning, ocr or general"),
+        Column("metric", "string", "metric"),
+        Column("category", "string", "category of the benchmark, as its rows name it"),
+        Column("score", "float", "what the metric makes of its items", "share in [0, 1]"),
+        Column("error", "float", "1 - score", "share in [0, 1]"),
+        Column("points", "float", "the score as the benchmark states it (MME: 0 to 200)", "", True),
+        Column("n_items", "int", "items of the category"),
+        Column("stderr", "float", "standard error of the score, clustered by image", nullable=True),
         Column("parser", "string", "name and version of the parser", nullable=True),
     ),
 )
@@ -245,6 +266,7 @@ TABLES = (
     TRAIN_LOG,
     PREDICTIONS,
     SCORES,
+    CATEGORIES,
     BENCHMARKS,
     LLMS,
     ENCODERS,
@@ -253,6 +275,7 @@ TABLES = (
     LAW,
     FORMS,
     RECOMMENDATION,
+    COSTS,
     ESTIMATE,
 )
 BY_NAME = {table.name: table for table in TABLES}

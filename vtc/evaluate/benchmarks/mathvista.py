@@ -4,7 +4,7 @@ The official script asks GPT-4 to extract the answer from the text. Here it is r
 that scores do not depend on a judge; prompts ask for a bare answer, which leaves little to read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from vtc.evaluate.benchmarks.mathvista_rules import extract
 from vtc.evaluate.benchmarks.rows import DataRow
@@ -101,13 +101,20 @@ def item(row: DataRow) -> Item:
         prompt=prompt,
         references=[answer],
         choices=tuple(choices),
-        category=question_type,
+        category=_task(row) or question_type,
         about={
             "question_type": question_type,
             "answer_type": answer_type,
             "precision": precision,
         },
     )
+
+
+def _task(row: DataRow) -> str | None:
+    """What a question is of ("figure question answering"), as its metadata say."""
+    found = row.cells.get("metadata")
+    task = found.get("task") if isinstance(found, Mapping) else None
+    return str(task) if task else None
 
 
 def _hint(answer_type: str, precision: int | None) -> str:

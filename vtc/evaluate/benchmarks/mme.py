@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import groupby
 
 from vtc.evaluate.benchmarks.rows import DataRow
 from vtc.evaluate.benchmarks.spec import SHORT, HubData, Spec
@@ -77,13 +76,6 @@ def total(rows: Sequence[Row]) -> Total:
     return Total(sum(categories) / len(categories), influences)
 
 
-def points(rows: Sequence[Row]) -> dict[str, float]:
-    """The points of each category, 0 to 200, as the paper states them."""
-    ordered = sorted(rows, key=lambda row: row["category"] or "")
-    by_category = groupby(ordered, key=lambda row: row["category"] or "")
-    return {category: 200 * total(list(own)).score for category, own in by_category}
-
-
 def incomplete(rows: Sequence[Row]) -> str | None:
     """Which image does not have its two questions."""
     sizes: dict[str, int] = defaultdict(int)
@@ -100,6 +92,7 @@ METRIC = Metric(
     "mme/1",
     "yes or no, scored in pairs by category (MME)",
     total=total,
+    points=200,
     incomplete=incomplete,
 )
 
