@@ -62,6 +62,11 @@ def read_table(table: str) -> list[dict[str, Any]]:
         raise InputError(f"{title(table)}: need a scores table or bare points, found table {found}")
     if not read.rows:
         raise InputError(f"{title(table)} has no rows")
+    if any(row.get("benchmark") and row.get("category") for row in read.rows):
+        raise InputError(
+            f"{title(table)}: rows of categories are parts of benchmarks, and no points of a law; "
+            "take the scores of whole ones"
+        )
     return read.rows
 
 
