@@ -50,6 +50,8 @@ class Scoring(NamedTuple):
     def columns(self, rows: Sequence[Mapping[str, Any]], *more: str) -> list[str]:
         """The columns that a person sees of rows; `more` stand behind the run's name."""
         names = ["run_id", *more, "n_params", "visual_tokens", "benchmark"]
+        if any(row.get("compressor_settings") for row in rows):
+            names[1:1] = ["compressor_settings"]
         if not self.by:
             return [*names, "score", "stderr", "chance", "n_items"]
         points = ["points"] if any(row["points"] is not None for row in rows) else []

@@ -1,6 +1,7 @@
 """The compressors' classes by name, and building one; their lines stand in choices.KNOWN."""
 
 import inspect
+import json
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
@@ -33,11 +34,7 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> None:
 
     And for a value of another type than the default, where that is yes or no, a number or a text.
     """
-    known = {
-        key: parameter.default
-        for key, parameter in inspect.signature(find(name)).parameters.items()
-        if key not in _GIVEN
-    }
+    known = _defaults(name)
     for key, value in settings.items():
         if key not in known:
             raise InputError(f"compressor {name} has no setting '{key}'; it has {', '.join(known)}")
@@ -45,6 +42,30 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> None:
         if key != "level" and kind in (bool, int, str) and type(value) is not kind:
             what = {bool: "true or false", int: "a whole number", str: "a text"}[kind]
             raise InputError(f"compressor {name}: {key} = {value!r}; it takes {what}")
+
+
+def settings_text(name: str, settings: Mapping[str, Any] | None) -> str | None:
+    """A compressor's settings as tables say them, "layers=3, query=antialias"; None for defaults.
+
+    The same text for the same compressor: keys are sorted, and those at their default left out.
+    """
+    known = _defaults(name)
+    said = [
+        f"{key}={value if isinstance(value, str) else _written(value)}"
+        for key, value in sorted((settings or {}).items())
+        if key not in known or _written(value) != _written(known[key])
+    ]
+    return ", ".join(said) or None
+
+
+def _written(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), default=str)
+
+
+def _defaults(name: str) -> dict[str, Any]:
+    """A compressor's own settings and their defaults."""
+    parameters = inspect.signature(find(name)).parameters.items()
+    return {key: parameter.default for key, parameter in parameters if key not in _GIVEN}
 
 
 def build(

@@ -17,6 +17,7 @@ SHARED = (
     "n_params_total",
     "n_params_nonembedding",
     "compressor",
+    "compressor_settings",
     "visual_tokens",
     "encoder",
     "seed",
@@ -140,10 +141,13 @@ def _scores_row(
 def _check_group(rows: Sequence[Mapping[str, Any]]) -> None:
     first, seen = rows[0], set()
     where = f"run {first['run_id']}, benchmark {first['benchmark']}"
+    common = getattr(first, "common", None)
     for row in rows:
         if row["item_id"] in seen:
             raise InputError(f"{where}: item '{row['item_id']}' stands twice")
         seen.add(row["item_id"])
+        if common is not None and getattr(row, "common", None) is common:
+            continue  # Lean rows that share their cells.
         for name in SHARED:
             if row.get(name) != first.get(name):
                 raise InputError(

@@ -2,18 +2,32 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from vtc.compress.registry import settings_text
 from vtc.evaluate.aggregate import score_item
 from vtc.evaluate.answered import Answer
 from vtc.evaluate.exam import Exam
 from vtc.evaluate.item import Item
+from vtc.model.manifest import read_manifest, run_folder
+
+
+def facts_of(folder: Path) -> dict[str, Any]:
+    """What rows say of a run: its manifest, and its compressor's settings as text.
+
+    Raises InputError if the folder is no finished run.
+    """
+    manifest = read_manifest(folder)
+    config = json.loads((run_folder(folder) / "config.json").read_text(encoding="utf-8"))
+    said = settings_text(manifest["compressor"], config.get("compressor_settings"))
+    return {**manifest, "compressor_settings": said}
 
 
 def prediction_row(
     manifest: Mapping[str, Any], exam: Exam, item: Item, answer: Answer
 ) -> dict[str, Any]:
-    """The scored row of an answer; `manifest` is the run's."""
+    """The scored row of an answer; `manifest` is the run's, as `facts_of` gives it."""
     llm, benchmark = manifest["llm"], exam.benchmark
     return score_item(
         {
@@ -24,6 +38,7 @@ def prediction_row(
             "n_params_total": llm["n_params_total"],
             "n_params_nonembedding": llm["n_params_nonembedding"],
             "compressor": manifest["compressor"],
+            "compressor_settings": manifest["compressor_settings"],
             "visual_tokens": manifest["visual_tokens"],
             "encoder": manifest["encoder"]["name"],
             "seed": manifest.get("seed"),

@@ -17,7 +17,7 @@ from vtc.evaluate.answered import Answer, Answers
 from vtc.evaluate.answering import GENERATION, LIKELIHOOD, Question, answer
 from vtc.evaluate.candidates import Candidate, candidates
 from vtc.evaluate.exam import Exam
-from vtc.evaluate.prediction_row import prediction_row
+from vtc.evaluate.prediction_row import facts_of, prediction_row
 from vtc.evaluate.prompts import tokenise
 from vtc.evaluate.vision import Look, Sight, sight_of
 from vtc.model.manifest import MANIFEST, run_folder
@@ -134,7 +134,7 @@ def evaluate(
     for folder in folders:
         check_speaks(folder)
     options = [options_of(exam, how.answer_by) for exam in exams]
-    manifests = {folder: read_manifest(folder) for folder in folders}
+    manifests = {folder: facts_of(folder) for folder in folders}
     sights = {
         folder: sight_of(folder)
         for folder in folders

@@ -12,6 +12,7 @@ from matplotlib.ticker import NullFormatter
 
 from vtc.errors import InputError
 from vtc.figures.style import MARKERS, new_figure, ordered_colors
+from vtc.tables.compressors import compressor_name
 from vtc.tables.quantity import format_count
 
 MAX_LINES = 12
@@ -62,7 +63,7 @@ def draw(rows: Sequence[Row]) -> Figure:
 
 
 def _line_of(row: Row) -> _Line:
-    return (row["n_params"], row["backbone"], row["compressor"])
+    return (row["n_params"], row["backbone"], compressor_name(row) or "")
 
 
 def _names(lines: Sequence[_Line]) -> dict[_Line, str]:

@@ -17,6 +17,12 @@ _BACKBONE = (
         nullable=True,
     ),
     Column("compressor", "string", "token compressor"),
+    Column(
+        "compressor_settings",
+        "string",
+        "its settings, KEY=VALUE sorted by key, that are not its defaults; empty: none",
+        nullable=True,
+    ),
     Column("visual_tokens", "int", "visual tokens entering the LLM, the V of the law", "tokens"),
     Column("encoder", "string", "name of the vision encoder", nullable=True),
     Column("seed", "int", "seed of the training", nullable=True),
@@ -230,6 +236,13 @@ ESTIMATE = Table(
         Column("encoder", "string", "vision encoder, a name or folder"),
         Column("compressor", "string", "token compressor"),
         Column("visual_tokens", "int", "visual tokens an image", "tokens"),
+        Column(
+            "trained_visual_tokens",
+            "string",
+            "the V of an elastic training, and whether tokens and flops are their mean (a step "
+            "draws one) or their sum (a step trains all)",
+            nullable=True,
+        ),
         Column("method", "string", "what trains: compressor alone, or full, lora, qlora"),
         Column("samples", "int", "samples seen in all"),
         Column("steps", "int", "optimizer steps"),
