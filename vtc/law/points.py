@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from vtc.catalog import llms
 from vtc.errors import InputError
+from vtc.tables.compressors import compressor_name
 from vtc.tables.read import number, read_rows, title
 
 MIN_POINTS = 4
@@ -154,7 +155,7 @@ def _task_points(
         tuple(points),
         convention,
         _distinct(_family(row) for _, row in rows),
-        _distinct(row.get("compressor") for _, row in rows),
+        _distinct(compressor_name(row) for _, row in rows),
         0 if drop_suspect else len(suspect),
         len(suspect) if drop_suspect else 0,
     )
