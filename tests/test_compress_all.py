@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from compress_features import features_of
 from torch.utils.flop_counter import FlopCounterMode
 
 from vtc.compress.interface import VisionFeatures
@@ -21,13 +22,7 @@ def made(name: str, tokens: int, **settings):
 
 
 def features(compressor, batch: int = 1, dtype: torch.dtype = torch.float32) -> VisionFeatures:
-    generator = torch.Generator().manual_seed(0)
-    levels = {
-        level: torch.randn(batch, SIDE * SIDE, WIDTH, generator=generator).to(dtype)
-        for level in compressor.request.levels
-    }
-    question = torch.randn(batch, TEXT, generator=generator).to(dtype)
-    return VisionFeatures(levels, (SIDE, SIDE), question if compressor.needs_query else None)
+    return features_of(compressor, WIDTH, TEXT, batch=batch, dtype=dtype)
 
 
 EVERY = [
@@ -54,7 +49,7 @@ def test_one_training_step_moves_every_weight(name: str, tokens: int):
     target = torch.randn(3, tokens, TEXT)
     optimizer = torch.optim.AdamW(compressor.parameters(), lr=1e-3)
     losses = []
-    for _ in range(3):
+    for _ in range(8):
         loss = (compressor(given) - target).square().mean()
         optimizer.zero_grad()
         loss.backward()

@@ -1,12 +1,14 @@
 """The model against transformers' own Llava, with pixels and cached features, and its encoder."""
 
+import re
+
 import pytest
 import torch
 from conftest import GRID, TinyWorld
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 import vtc.model as vtc_model
-from vtc.compress.interface import FeatureRequest
+from vtc.compress.choices import KNOWN
 from vtc.compress.registry import COMPRESSORS
 from vtc.errors import InputError
 from vtc.model.assemble import assemble
@@ -14,7 +16,7 @@ from vtc.model.backbones import load_encoder
 from vtc.model.tower import grid_of, patch_states
 
 LEVELS = {
-    name: (2, 3) if name == "tokenpacker" else (3,)
+    name: (2, 3) if name in ("tokenpacker", "visionzip") else (3,)
     for name, kind in COMPRESSORS.items()
     if not kind.needs_query
 }
@@ -69,15 +71,21 @@ def test_cached_features_give_the_logits_of_pixels(
     tiny_world: TinyWorld, encoder: str, compressor: str
 ):
     tokens = GRID * GRID if compressor == "mlp" else 9
+    if encoder == "siglip" and KNOWN[compressor].needs_cls:
+        with pytest.raises(InputError, match=re.escape(f"{compressor} chooses patches by the")):
+            assemble(tiny_world.siglip, tiny_world.qwen, compressor, tokens)
+        return
     built = assemble(getattr(tiny_world, encoder), tiny_world.qwen, compressor, tokens)
-    assert built.model.compressor.request == FeatureRequest(LEVELS[compressor])
+    request = built.model.compressor.request
+    assert request.levels == LEVELS[compressor]
+    n_tokens = request.tokens.merged or GRID * GRID + request.tokens.class_token
     ids = rows(built.processor.image_token_id, tokens)
     with torch.no_grad():
         levels = built.model.model.encode(pixels())
         expected = built.model(input_ids=ids, pixel_values=pixels()).logits
         found = built.model(input_ids=ids, vision_levels=levels).logits
         hidden = built.model.model(input_ids=ids, vision_levels=levels).last_hidden_state
-    assert levels.shape == (2, len(LEVELS[compressor]), GRID * GRID, 32)
+    assert levels.shape == (2, len(LEVELS[compressor]), n_tokens, 32)
     assert torch.equal(found, expected)
     assert torch.equal(built.model.lm_head(hidden), expected)
 

@@ -4,11 +4,15 @@ that a V that cannot be is refused before anything is loaded."""
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from vtc.errors import InputError
 
 Grid = tuple[int, int]
 """Rows and columns of patches."""
+
+Asked = Sequence[int] | Literal["published"]
+"""The V of an elastic training: numbers, or those that the compressor's publication trains."""
 
 
 def every_patch(grid: Grid) -> list[int]:
@@ -66,6 +70,14 @@ class Known:
     pools: bool = False
     elastic: bool = False
     needs_query: bool = False
+    needs_cls: bool = False
+    training_free: bool = False
+    merges: bool = False
+
+    @property
+    def reads_more(self) -> bool:
+        """Whether it needs more of the encoder than hidden states at patches, which caches hold."""
+        return self.needs_cls or self.merges
 
 
 KNOWN: dict[str, Known] = {
@@ -81,6 +93,17 @@ KNOWN: dict[str, Known] = {
     "c-abstractor": Known("vtc.compress.cabstractor:CAbstractor", any_square),
     "ldpv2": Known("vtc.compress.ldpv2:LdpV2", any_square),
     "blind": Known("vtc.compress.blind:Blind", up_to_every_patch),
+    "visionzip": Known(
+        "vtc.compress.visionzip:VisionZip", two_or_more, needs_cls=True, training_free=True
+    ),
+    "prumerge": Known(
+        "vtc.compress.prumerge:PruMerge", up_to_every_patch, needs_cls=True, training_free=True
+    ),
+    "prumerge+": Known(
+        "vtc.compress.prumerge:PruMergePlus", up_to_every_patch, needs_cls=True, training_free=True
+    ),
+    "divprune": Known("vtc.compress.divprune:DivPrune", up_to_every_patch, training_free=True),
+    "tome": Known("vtc.compress.tome:ToMe", up_to_every_patch, training_free=True, merges=True),
 }
 """The registry: a line a compressor."""
 
@@ -136,17 +159,42 @@ def check_asked(names: Sequence[str], grid: Grid, asked: Iterable[int]) -> None:
             )
 
 
-def check_turns(
-    name: str, grid: Grid | None, visual_tokens: int, asked: Sequence[int] | str
-) -> None:
+def check_class_token(name: str, has_class_token: bool) -> None:
+    """Raise InputError for a compressor that needs the class token of an encoder without one."""
+    if KNOWN[name].needs_cls and not has_class_token:
+        free = " or ".join(
+            other for other, known in KNOWN.items() if known.training_free and not known.needs_cls
+        )
+        raise InputError(
+            f"{name} chooses patches by the attention of the encoder's class token, and this "
+            f"encoder has none (SigLIP); use {free}, or an encoder such as CLIP"
+        )
+
+
+def check_cacheable(name: str) -> None:
+    """Raise InputError for a compressor whose features no cache holds."""
+    check_name(name)
+    if KNOWN[name].reads_more:
+        what = (
+            "merges patches inside the encoder" if KNOWN[name].merges else "needs the class token"
+        )
+        raise InputError(
+            f"{name} {what}, and a feature cache holds patches alone; use it without a cache: what "
+            "fits in memory is still encoded once"
+        )
+
+
+def check_turns(name: str, grid: Grid | None, visual_tokens: int, asked: Asked | None) -> None:
     """Raise InputError for V at which a run of `visual_tokens` cannot be trained in turns.
 
-    `asked` are numbers, or "published". Without a grid they are compared with the run's V alone.
+    Without a grid numbers are compared with the run's V alone; None asks for nothing.
     """
+    if asked is None:
+        return
     if not KNOWN[name].elastic:
         elastic = " and ".join(other for other, known in KNOWN.items() if known.elastic)
         raise InputError(
-            f"--train-visual-tokens: {name} has other weights for every V; it is for {elastic}"
+            f"--train-visual-tokens: {name} is trained at one V; at several are {elastic}"
         )
     if isinstance(asked, str) or tuple(asked) == (visual_tokens,):
         return

@@ -27,6 +27,9 @@ class Tokens(NamedTuple):
     in_order: bool = True
 
 
+PATCHES = Tokens()
+
+
 @dataclass(frozen=True)
 class FeatureRequest:
     """What a compressor needs of the encoder: indices into its hidden states, ascending.
@@ -36,7 +39,7 @@ class FeatureRequest:
     """
 
     levels: tuple[int, ...]
-    tokens: Tokens = Tokens()
+    tokens: Tokens = PATCHES
     attention: int | None = None
 
 
@@ -114,6 +117,9 @@ class Compressor(nn.Module, ABC):
     """Whether it needs the encoder's class token."""
     trained: ClassVar[bool] = True
     """Whether it must be trained; otherwise the projector of a finished mlp run serves as it is."""
+
+    patches_left: tuple[int, ...] = ()
+    """Patches behind each layer of the encoder below its level, where it merges them there."""
 
     def __init__(self, *, grid: Grid, visual_tokens: int) -> None:
         super().__init__()

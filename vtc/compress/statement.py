@@ -4,15 +4,17 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
-from vtc.compress.interface import Grid, VisionFeatures
+from vtc.compress.interface import AttentionLayer, Compressor, Grid, VisionFeatures
 from vtc.compress.registry import build
 
 
 class Statement(NamedTuple):
     """Of one image: parameters, FLOPs, bytes kept for the backward pass (fp32), levels read.
 
-    And whether it needs the question, which the LLM reads for it besides.
+    And whether it needs the question, which the LLM reads for it besides; and, of one that merges
+    patches inside the encoder, how many are left behind each of its layers.
     """
 
     n_params: int
@@ -20,6 +22,7 @@ class Statement(NamedTuple):
     saved_bytes: int
     levels: tuple[int, ...]
     needs_query: bool
+    patches_left: tuple[int, ...] = ()
 
 
 def statement(
@@ -47,16 +50,33 @@ def statement(
             visual_tokens=visual_tokens,
             settings=settings,
         )
-        patches = (1, grid[0] * grid[1], vision_width)
-        features = {level: torch.empty(patches) for level in compressor.request.levels}
-        question = torch.empty(1, text_width) if compressor.needs_query else None
+        features = blank(compressor, vision_width, text_width)
     return Statement(
         n_params=sum(weight.numel() for weight in compressor.parameters()),
         flops=compressor.flops(),
-        saved_bytes=_saved_bytes(compressor, VisionFeatures(features, grid, question)),
+        saved_bytes=_saved_bytes(compressor, features),
         levels=compressor.request.levels,
         needs_query=compressor.needs_query,
+        patches_left=compressor.patches_left,
     )
+
+
+def blank(compressor: Compressor, vision_width: int, text_width: int) -> VisionFeatures:
+    """Features of one image of just the kind that a compressor asks for, of undefined numbers."""
+    request = compressor.request
+    n_patches = compressor.grid[0] * compressor.grid[1]
+    if request.tokens.merged is not None:
+        n_patches = request.tokens.merged
+    states = {level: torch.empty(1, n_patches, vision_width) for level in request.levels}
+    features = VisionFeatures(states, compressor.grid)
+    if compressor.needs_query:
+        features.query = torch.empty(1, text_width)
+    if request.tokens.class_token:
+        features.before = {level: torch.empty(1, 1, vision_width) for level in request.levels}
+    if request.attention is not None:
+        parts = (nn.Linear(vision_width, vision_width).requires_grad_(False) for _ in range(2))
+        features.attention = AttentionLayer(nn.Identity(), *parts, heads=1)
+    return features
 
 
 def _saved_bytes(compressor: torch.nn.Module, features: VisionFeatures) -> int:

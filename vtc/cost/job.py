@@ -158,10 +158,12 @@ def flops(job: Job) -> tuple[float, float]:
         compressing += training_query_flops(
             job.parts.llm, job.data, job.settings, job.samples, job.trains == "nothing"
         )
-    level = max(level for one in (compressor, *job.beside) for level in one.levels)
+    # A pass in which patches merge serves none that has them merged otherwise.
+    alike = [one for one in job.beside if one.patches_left == compressor.patches_left]
+    level = max(level for one in (compressor, *alike) for level in one.levels)
     cached = bool(job.settings.get("features"))
-    passes = 0.0 if cached else images / (1 + len(job.beside))
-    encoder = passes * encoder_flops(job.parts.encoder, level)
+    passes = 0.0 if cached else images / (1 + len(alike))
+    encoder = passes * encoder_flops(job.parts.encoder, level, compressor.patches_left)
     return job.samples * llm + compressing + encoder, encoder
 
 

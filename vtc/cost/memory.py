@@ -31,6 +31,7 @@ class CompressorCost:
 
     `saved_bytes` are its activations kept for the backward pass in fp32, `levels` the encoder's
     hidden states that it reads. One that `needs_query` takes a pass of the LLM over the question.
+    One that merges patches in the encoder leaves `patches_left` behind each of its layers.
     """
 
     n_params: int
@@ -38,6 +39,7 @@ class CompressorCost:
     saved_bytes: int
     levels: tuple[int, ...]
     needs_query: bool = False
+    patches_left: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

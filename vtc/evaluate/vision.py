@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from vtc.compress.interface import PATCHES, FeatureRequest, Tokens
 from vtc.data.features import FeatureStore, preprocessing_hash
 from vtc.errors import InputError
 from vtc.evaluate.decoding import Decoded, Image, decoded
@@ -17,7 +18,7 @@ from vtc.model.encode import MEMORY_LIMIT, image_bytes
 from vtc.model.manifest import run_folder
 from vtc.model.modeling import build_compressor
 from vtc.model.run import Run, read_manifest
-from vtc.model.tower import patch_states
+from vtc.model.tower import encode_states
 
 
 class Block(NamedTuple):
@@ -35,12 +36,15 @@ class Visible:
     rows: dict[Image, int]
     features: Tensor
     faults: dict[Image, str]
+    tokens: Tokens = PATCHES
 
-    def of(self, wanted: Sequence[int]) -> dict[Image, Tensor]:
-        """The levels `wanted` of each image, [n_wanted, N, D]: views where all are wanted."""
-        picked = [self.levels.index(level) for level in wanted]
+    def of(self, sight: "Sight") -> dict[Image, Tensor]:
+        """What a run wants of each image, [n_levels, T, D]: views where it wants all levels."""
+        picked = [self.levels.index(level) for level in sight.levels]
         whole = picked == list(range(len(self.levels)))
         part = self.features if whole else self.features[:, picked]
+        if self.tokens.class_token and not sight.tokens.class_token:
+            part = part[:, :, part.shape[2] - sight.n_patches :]
         return {image: part[row] for image, row in self.rows.items()}
 
 
@@ -50,6 +54,13 @@ class Sight:
 
     encoder: str
     levels: tuple[int, ...]
+    tokens: Tokens = PATCHES
+    n_patches: int = 0
+
+    @property
+    def passes(self) -> tuple:
+        """What runs that share the encoder's pass agree on: the encoder, and how it merges."""
+        return self.encoder, self.tokens._replace(class_token=False)
 
 
 def sight_of(folder: Path) -> Sight:
@@ -60,16 +71,24 @@ def sight_of(folder: Path) -> Sight:
     manifest = read_manifest(folder)
     config = VtcConfig.from_pretrained(run_folder(folder))
     with torch.device("meta"):
-        levels = tuple(build_compressor(config).request.levels)
+        compressor = build_compressor(config)
     # An encoder that was trained along is the run's own.
     own = "" if config.freeze_vision else str(folder.resolve())
     own += preprocessing_hash(load_image_processor(folder))
-    return Sight(manifest["encoder"]["fingerprint"] + own, levels)
+    request, (rows, columns) = compressor.request, compressor.grid
+    encoder = manifest["encoder"]["fingerprint"] + own
+    return Sight(encoder, request.levels, request.tokens, rows * columns)
 
 
-def union(sights: Iterable[Sight]) -> tuple[int, ...]:
-    """All levels that any of several runs needs, ascending."""
-    return tuple(sorted({level for sight in sights for level in sight.levels}))
+def union(sights: Iterable[Sight]) -> FeatureRequest:
+    """All levels that any of several runs needs, ascending, and the class token if any does.
+
+    They agree on `passes`.
+    """
+    together = list(sights)
+    levels = tuple(sorted({level for sight in together for level in sight.levels}))
+    with_class = any(sight.tokens.class_token for sight in together)
+    return FeatureRequest(levels, together[0].tokens._replace(class_token=with_class))
 
 
 def connected(groups: Iterable[Sequence[Image]]) -> list[list[Image]]:
@@ -96,7 +115,7 @@ class Look:
 
     def __init__(
         self,
-        levels: tuple[int, ...],
+        request: FeatureRequest,
         batch_size: int,
         track: Callable[[str, int], Any],
         store: FeatureStore | None = None,
@@ -104,7 +123,7 @@ class Look:
         begun: bool = False,
     ):
         """`begun`: some images were seen before, so that all of those left may be bad."""
-        self.levels = levels
+        self.levels, self.tokens = request.levels, request.tokens
         self.batch_size = batch_size
         self.track = track
         self.store = store
@@ -138,7 +157,7 @@ class Look:
             fresh = [image for image in images if image not in set(kept)]
             with self.track("encoding images", len(fresh)) as advance:
                 ahead = decoded(fresh, self.batch_size, run.processor.image_processor, self.workers)
-                seen = _encode(run, ahead, self.levels, advance)
+                seen = _encode(run, ahead, self.levels, self.tokens, advance)
             self._seen = self._with_stored(seen, kept, run) if kept else seen
             self._block = block
             if images and not self._seen.rows and not self.begun:
@@ -154,6 +173,12 @@ class Look:
             return []
         preprocessing = preprocessing_hash(run.processor.image_processor)
         self.store.check(run.manifest["encoder"]["fingerprint"], preprocessing)
+        if self.tokens != PATCHES:
+            raise InputError(
+                f"features {self.store.folder} hold patches alone, and the compressor of run "
+                f"{run.folder} or one beside it reads more (the class token, or merged patches); "
+                "evaluate without --features"
+            )
         if self.store.layout.pooled:
             raise InputError(
                 f"features {self.store.folder} are pooled, for training alone; evaluate without "
@@ -180,6 +205,7 @@ def _encode(
     run: Run,
     batches: Iterable[Decoded],
     levels: tuple[int, ...],
+    tokens: Tokens,
     advance: Callable[[int], object],
 ) -> Visible:
     """Encode images with a run's encoder, at `levels`; those that did not open become faults."""
@@ -192,9 +218,8 @@ def _encode(
         faults.update(batch.faults)
         if batch.pixels is not None:
             values = batch.pixels.to(weight.device, weight.dtype)
-            states = patch_states(model.vision_tower, values, levels, model.grid)
-            parts.append(torch.stack([states[level] for level in levels], dim=1))
+            parts.append(encode_states(model.vision_tower, values, levels, model.grid, tokens))
             rows.update({image: number for number, image in enumerate(batch.images, len(rows))})
         advance(len(batch.images) + len(batch.faults))
     features = torch.cat(parts) if parts else torch.empty(0, len(levels), 0, 0)
-    return Visible(levels, rows, features, faults)
+    return Visible(levels, rows, features, faults, tokens)

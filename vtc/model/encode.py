@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vtc.compress.choices import check_pooling
+from vtc.compress.choices import KNOWN, check_cacheable, check_pooling
 from vtc.compress.interface import resolve_level
 from vtc.compress.layers import windows
 from vtc.compress.registry import COMPRESSORS, build, find
@@ -19,7 +19,7 @@ from vtc.data.features import Layout, preprocessing_hash
 from vtc.data.pixels import load_pixels
 from vtc.model.backbones import Encoder, module_dtype
 from vtc.model.modeling import VtcForConditionalGeneration
-from vtc.model.tower import grid_of, patch_states
+from vtc.model.tower import encode_states, grid_of
 
 MEMORY_LIMIT = 1 << 30
 """Features that a training or an evaluation holds in memory at a time, in bytes."""
@@ -32,13 +32,18 @@ def requested_levels(
 ) -> tuple[int, ...]:
     """The levels that any of several compressors asks of an encoder, ascending.
 
-    Without names: all that are shipped and can work on this encoder's grid. Raises InputError for
-    an unknown name, or one that cannot.
+    Without names: all that are shipped, can work on this encoder's grid, and read its patches
+    alone. Raises InputError for an unknown name, or one that cannot, or reads more.
     """
     grid = grid_of(vision_config)
-    chosen = compressors or [name for name, kind in COMPRESSORS.items() if kind.supported(grid)]
+    chosen = compressors or [
+        name
+        for name, kind in COMPRESSORS.items()
+        if kind.supported(grid) and not KNOWN[name].reads_more
+    ]
     levels: set[int] = set()
     for name in chosen:
+        check_cacheable(name)
         with torch.device("meta"):
             compressor = build(
                 name,
@@ -113,8 +118,7 @@ def encode_images(
         chosen = images[start : start + batch_size]
         pixels = load_pixels(root, chosen, encoder.image_processor)
         pixels = pixels.to(weight.device, module_dtype(encoder.tower))
-        states = patch_states(encoder.tower, pixels, levels, grid)
-        stacked = torch.stack([states[level] for level in levels], dim=1)
+        stacked = encode_states(encoder.tower, pixels, levels, grid)
         yield stacked if pool is None else _pooled(stacked, grid[0], pool)
         if advance is not None:
             advance(len(chosen))

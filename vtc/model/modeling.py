@@ -17,7 +17,7 @@ from transformers.models.llava.modeling_llava import (
     LlavaPreTrainedModel,
 )
 
-from vtc.compress.choices import check_visual_tokens
+from vtc.compress.choices import Grid, check_class_token, check_visual_tokens
 from vtc.compress.interface import Compressor, VisionFeatures
 from vtc.compress.registry import build
 from vtc.errors import VtcError
@@ -25,7 +25,7 @@ from vtc.model.config import VtcConfig
 from vtc.model.four_bit import KEPT, is_four_bit, settle
 from vtc.model.head_loss import head_loss, is_worth_it
 from vtc.model.query import INPUTS, query_vectors
-from vtc.model.tower import grid_of, patch_states
+from vtc.model.tower import attention_layer, encode_states, grid_of
 
 ASKED = (*INPUTS, "visual_tokens")
 """What a batch asks of the compressor: see `VtcModel.compress`."""
@@ -34,11 +34,12 @@ ASKED = (*INPUTS, "visual_tokens")
 def build_compressor(config: VtcConfig) -> Compressor:
     """The compressor that a config names, with fresh weights.
 
-    Raises InputError for a V, a level or a setting that the compressor does not support.
+    Raises InputError for a V, a level or a setting that the compressor does not support, and for
+    one that needs a class token, which the encoder has not.
     """
     grid = grid_of(config.vision_config)
     visual_tokens = config.visual_tokens
-    return build(
+    compressor = build(
         config.compressor,
         vision_width=config.vision_config.hidden_size,  # type: ignore[union-attr]
         text_width=config.text_config.hidden_size,  # type: ignore[union-attr]
@@ -47,6 +48,8 @@ def build_compressor(config: VtcConfig) -> Compressor:
         visual_tokens=grid[0] * grid[1] if visual_tokens is None else visual_tokens,
         settings=config.compressor_settings,
     )
+    check_class_token(config.compressor, config.vision_feature_select_strategy == "default")
+    return compressor
 
 
 class VtcPreTrainedModel(LlavaPreTrainedModel):
@@ -118,12 +121,16 @@ class VtcModel(VtcPreTrainedModel, LlavaModel):
         """The compressor; it stands where LLaVA has its projector, under the same name."""
         return self.multi_modal_projector  # type: ignore[return-value]
 
-    def encode(self, pixel_values: Float[Tensor, "I C H W"]) -> Float[Tensor, "I L N D"]:
-        """The levels that the compressor asks for, of I images, in ascending order."""
-        levels = self.compressor.request.levels
+    def encode(self, pixel_values: Float[Tensor, "I C H W"]) -> Float[Tensor, "I L T D"]:
+        """The levels that the compressor asks for, of I images, in ascending order.
+
+        T are the patches; also the class token, or merged patches, where it asks for them.
+        """
+        request = self.compressor.request
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_vision):
-            states = patch_states(self.vision_tower, pixel_values, levels, self.grid)
-        return torch.stack([states[level] for level in levels], dim=1)
+            return encode_states(
+                self.vision_tower, pixel_values, request.levels, self.grid, request.tokens
+            )
 
     def compress(
         self,
@@ -151,9 +158,12 @@ class VtcModel(VtcPreTrainedModel, LlavaModel):
                 f"vision_levels of shape {tuple(vision_levels.shape)} do not fit: the compressor "
                 f"asks for levels {levels}"
             )
-        grid = self.compressor.feature_grid(vision_levels.shape[2])
+        n_before = self._tokens_before(vision_levels.shape[2])
+        grid = self.compressor.feature_grid(vision_levels.shape[2] - n_before)
         dtype = next(self.compressor.parameters()).dtype
         states = dict(zip(levels, vision_levels.to(dtype).unbind(1), strict=True))
+        if self.compressor.needs_cls:
+            return self.compressor(self._with_class_token(states, grid, n_before))
         if self.compressor.elastic:
             return self.compressor(VisionFeatures(states, grid), visual_tokens)
         own = self.compressor.visual_tokens
@@ -170,6 +180,32 @@ class VtcModel(VtcPreTrainedModel, LlavaModel):
             )
         asked = query_vectors.to(vision_levels.device, dtype)
         return self.compressor(VisionFeatures(states, grid, asked, query_images))
+
+    def _tokens_before(self, n_tokens: int) -> int:
+        """How many of an image's features stand before its patches.
+
+        Raises ValueError if the compressor asks for them, and they are not there.
+        """
+        if not self.compressor.request.tokens.class_token:
+            return 0
+        n_before = n_tokens - self.grid[0] * self.grid[1]
+        if n_before < 1:
+            raise ValueError(
+                f"{n_tokens} features of an image have no class token, which compressor "
+                f"{self.config.compressor} needs"
+            )
+        return n_before
+
+    def _with_class_token(
+        self, states: dict[int, Float[Tensor, "I T D"]], grid: Grid, n_before: int
+    ) -> VisionFeatures:
+        number = self.compressor.request.attention
+        return VisionFeatures(
+            {level: state[:, n_before:] for level, state in states.items()},
+            grid,
+            before={level: state[:, :n_before] for level, state in states.items()},
+            attention=None if number is None else attention_layer(self.vision_tower, number),
+        )
 
     def read_queries(
         self, query_ids: Int[Tensor, "Q T"] | None, query_mask: Int[Tensor, "Q T"] | None = None

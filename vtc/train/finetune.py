@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from vtc.compress.choices import KNOWN
+from vtc.compress.interface import PATCHES
 from vtc.data.features import preprocessing_hash
 from vtc.data.image_modes import with_mode
 from vtc.model.assemble import generation_config
@@ -146,13 +148,17 @@ def _unfreeze(run: Run, settings: StageSettings) -> Any:
 
 
 def _image_keys(sources: Sequence[Path], settings: StageSettings) -> Iterator[ImageKey]:
-    """What images each run will ask for, read from its folder without loading weights."""
+    """What images each run will ask for, read from its folder without loading weights.
+
+    Of those that read the encoder's patches alone; the others encode for themselves.
+    """
     for source in sources:
         manifest = read_manifest(source)
         processor = with_mode(load_image_processor(run_folder(source)), settings.image_mode)
         levels = tuple(manifest.get("shapes", {}).get("levels", ()))
-        if levels:
-            yield manifest["encoder"]["fingerprint"], preprocessing_hash(processor), levels
+        if levels and not KNOWN[manifest["compressor"]].reads_more:
+            fingerprint = manifest["encoder"]["fingerprint"]
+            yield fingerprint, preprocessing_hash(processor), PATCHES, levels
 
 
 def _encoder_of(source: Path, known: Encoder | None, settings: StageSettings) -> Encoder | None:

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vtc.compress.interface import PATCHES, Tokens
 from vtc.data.features import LevelReader
 from vtc.data.image_faults import naming_samples
 from vtc.data.pixels import load_pixels
 from vtc.model.modeling import VtcForConditionalGeneration
-from vtc.model.tower import patch_states
+from vtc.model.tower import encode_states
 
 
 class Pixels:
@@ -58,7 +59,9 @@ class SharedEncoder:
         pixels: Pixels,
         levels: Sequence[int],
         take_turns: Callable[[], object] = lambda: None,
+        tokens: Tokens = PATCHES,
     ):
+        self.tokens = tokens
         self.model = model
         self.pixels = pixels
         self.levels = tuple(levels)
@@ -77,7 +80,7 @@ class SharedEncoder:
 
     def _features(self, paths: tuple[str, ...]) -> Tensor:
         if paths not in self._batches:
-            self._batches[paths] = _encode(self.model, self.pixels, paths, self.levels)
+            self._batches[paths] = _encode(self.model, self.pixels, paths, self.levels, self.tokens)
             while len(self._batches) > self.KEPT:
                 self._batches.popitem(last=False)
         return self._batches[paths]
@@ -113,11 +116,12 @@ def encode_in_memory(
     pixels: Pixels,
     paths: Iterable[str],
     levels: Sequence[int],
+    tokens: Tokens = PATCHES,
     *,
     batch_size: int = 32,
     advance: Callable[[int], object] = lambda n: None,
 ) -> MemoryLevels:
-    """Run the frozen encoder of `model` once over every distinct image, at the given levels.
+    """Run the frozen encoder of `model` once over every distinct image, at levels and tokens.
 
     Raises InputError naming an image that does not open, and its sample.
     """
@@ -125,7 +129,7 @@ def encode_in_memory(
     parts = []
     for start in range(0, len(distinct), batch_size):
         chosen = distinct[start : start + batch_size]
-        parts.append(_encode(model, pixels, chosen, levels))
+        parts.append(_encode(model, pixels, chosen, levels, tokens))
         advance(len(chosen))
     rows = {path: row for row, path in enumerate(distinct)}
     return MemoryLevels(rows, torch.cat(parts), levels)
@@ -137,13 +141,14 @@ def _encode(
     pixels: Pixels,
     paths: Sequence[str],
     levels: Sequence[int],
+    tokens: Tokens,
 ) -> Tensor:
-    """Features [n_images, n_levels, N, D] of images, on the CPU."""
+    """Features [n_images, n_levels, T, D] of images, on the CPU."""
     tower: Any = model.model.vision_tower
     weight = next(tower.parameters())
     values = pixels(paths)["pixel_values"].to(weight.device, weight.dtype)
-    states = patch_states(tower, values, levels, model.model.grid)  # type: ignore[arg-type]
-    return torch.stack([states[level] for level in levels], dim=1).cpu()
+    grid: Any = model.model.grid
+    return encode_states(tower, values, levels, grid, tokens).cpu()
 
 
 def _places_of(levels: Sequence[int], among: Sequence[int]) -> Tensor | None:

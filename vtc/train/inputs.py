@@ -7,6 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from vtc.compress.choices import check_cacheable
+from vtc.compress.interface import Tokens
 from vtc.data.collate import Collator, ImageSource
 from vtc.data.dataset import InMemory, TokenisedRow, tokenise
 from vtc.data.features import FeatureStore, LevelReader, preprocessing_hash
@@ -29,8 +31,8 @@ from vtc.train.relay import Relay
 from vtc.train.settings import StageSettings
 
 Say = Callable[[str], object]
-ImageKey = tuple[str, str, tuple[int, ...]]
-"""The encoder's fingerprint, the hash of the preprocessing, the levels."""
+ImageKey = tuple[str, str, Tokens, tuple[int, ...]]
+"""The encoder's fingerprint, the hash of the preprocessing, which tokens, the levels."""
 
 
 @dataclass
@@ -99,7 +101,7 @@ class Inputs:
         """Where this model's images come from: the cache, memory, or the files themselves."""
         key = _image_key(model, processor, encoder)
         if key not in self._images:
-            self._images[key] = self._open_images(model, processor, encoder, key[-1])
+            self._images[key] = self._open_images(model, processor, encoder)
         source = self._shared.get(key, self._images[key])
         if isinstance(source, CachedLevels):
             _check_pooling(source.reader.store, model)
@@ -133,12 +135,15 @@ class Inputs:
         live = [ask for ask in asked if isinstance(self.images(*ask), Pixels)]
         if len(live) < 2:
             return False
-        keys = [_image_key(*ask) for ask in live]
-        pixels: Any = self._images[keys[0]]
-        union = sorted({level for key in keys for level in key[-1]})
-        shared = SharedEncoder(live[0][0], pixels, union, relay.pass_on)
-        self._shared.update({key: shared.reader(key[-1]) for key in keys})
-        self.say(f"each batch is encoded once for {len(live)} runs")
+        by_tokens: dict[Tokens, list[ImageKey]] = {}
+        for key in (_image_key(*ask) for ask in live):
+            by_tokens.setdefault(key[2], []).append(key)
+        for tokens, keys in by_tokens.items():
+            pixels: Any = self._images[keys[0]]
+            union = sorted({level for key in keys for level in key[-1]})
+            shared = SharedEncoder(live[0][0], pixels, union, relay.pass_on, tokens)
+            self._shared.update({key: shared.reader(key[-1]) for key in keys})
+            self.say(f"each batch is encoded once for {len(keys)} runs")
         return True
 
     def _open_images(
@@ -146,19 +151,19 @@ class Inputs:
         model: VtcForConditionalGeneration,
         processor: Any,
         encoder: EncoderSource,
-        levels: Sequence[int],
     ) -> ImageSource:
+        *who, levels = _image_key(model, processor, encoder)
         if self.features is not None:
+            check_cacheable(model.config.compressor)
             return CachedLevels(self._open_cache(self.features, processor, encoder, levels))
         if self._kept_in_memory(model, len(levels)):
-            *who, _ = _image_key(model, processor, encoder)
             alike = {
                 key
                 for key in self._expected
                 if key[:-1] == tuple(who) and self._kept_in_memory(model, len(key[-1]))
             }
             union = sorted({*levels, *(level for key in alike for level in key[-1])})
-            memory = self._keep(model, processor, union)
+            memory = self._keep(model, processor, union, model.compressor.request.tokens)
             self._images.update({key: memory.of(key[-1]) for key in alike - set(self._images)})
             return memory.of(levels)
         if self._paths:
@@ -180,11 +185,15 @@ class Inputs:
         return 0 < size <= MEMORY_LIMIT
 
     def _keep(
-        self, model: VtcForConditionalGeneration, processor: Any, levels: Sequence[int]
+        self,
+        model: VtcForConditionalGeneration,
+        processor: Any,
+        levels: Sequence[int],
+        tokens: Tokens,
     ) -> MemoryLevels:
         size = len(self._paths) * image_bytes(model, len(levels))
         self.say(f"encoding {len(self._paths)} images once ({size / 1e6:.1f} MB kept in memory)")
-        return encode_in_memory(model, self._pixels(processor), self._paths, levels)
+        return encode_in_memory(model, self._pixels(processor), self._paths, levels, tokens)
 
     def _pixels(self, processor: Any) -> Pixels:
         return Pixels(self.samples.image_root, processor.image_processor, self.samples.rows)
@@ -219,7 +228,8 @@ def _image_key(
 ) -> ImageKey:
     """What two models must have in common to read the same features."""
     preprocessing = preprocessing_hash(processor.image_processor)
-    return encoder.fingerprint, preprocessing, model.compressor.request.levels
+    request = model.compressor.request
+    return encoder.fingerprint, preprocessing, request.tokens, request.levels
 
 
 def _check_pooling(store: FeatureStore, model: VtcForConditionalGeneration) -> None:
