@@ -1,5 +1,6 @@
 """`vtc catalog`: the LLMs, encoders and GPUs whose shapes and figures vtc knows."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -33,7 +34,7 @@ def catalog(kind, out, fmt, force) -> None:
     options.emit(rows, spec, out, fmt, force, columns=shown)
 
 
-def _listed(kind: str) -> tuple[Any, list[dict[str, Any]], list[str]]:
+def _listed(kind: str) -> tuple[Any, list[dict[str, Any]], Sequence[str]]:
     """The table, its rows, and the columns that a person sees."""
     from vtc.tables import specs
 

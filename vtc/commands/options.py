@@ -275,6 +275,25 @@ class Quantity(click.ParamType):
         return quantity
 
 
+class Duration(click.ParamType):
+    """A time such as 30ms or 0.5s; a bare number counts milliseconds. The value is in seconds."""
+
+    name = "TIME"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Parse `value` into seconds; raises click.BadParameter if it is no positive time."""
+        found = re.fullmatch(r"([0-9.]+(?:e[+-]?\d+)?)\s*(us|ms|s|)", str(value).strip())
+        try:
+            amount = float(found[1]) if found else 0.0
+        except ValueError:
+            amount = 0.0
+        if not (found and 0 < amount < math.inf):
+            self.fail(f"'{value}' is no time such as 30ms or 0.5s", param, ctx)
+        return amount * {"us": 1e-6, "ms": 1e-3, "": 1e-3, "s": 1.0}[found[2]]
+
+
 class Bytes(click.ParamType):
     """An amount of memory, such as 20GB or 500MB (powers of ten)."""
 

@@ -1,6 +1,45 @@
-"""The tables of laws: fitted, compared, and what they recommend. Part of `vtc.tables.specs`."""
+"""The tables of laws: fitted and compared. Part of `vtc.tables.specs`."""
 
 from vtc.tables.spec import Column, Table
+
+ITEM_COLUMNS = (
+    Column(
+        "ratio_items_low",
+        "float",
+        "lower end for other items too: images resampled, crossed with run noise",
+        nullable=True,
+    ),
+    Column("ratio_items_high", "float", "upper end of that interval", nullable=True),
+    Column("item_sd", "float", "standard error of a point over its images", "share", True),
+    Column(
+        "item_sd_not_shared",
+        "float",
+        "the part of it that does not shift all points alike",
+        "share",
+        True,
+    ),
+)
+
+GROUP_COLUMNS = (
+    Column("alpha_shrunk", "float", "alpha drawn to the groups' mean as its doubt asks", "", True),
+    Column("beta_shrunk", "float", "beta, likewise", nullable=True),
+    Column("ratio_shrunk", "float", "alpha_shrunk / beta_shrunk", nullable=True),
+    Column(
+        "ratio_without_group",
+        "float",
+        "ratio of the whole task without this benchmark",
+        nullable=True,
+    ),
+    Column("alpha_between", "float", "sd of the true alpha between groups", "", True),
+    Column("beta_between", "float", "sd of the true beta between groups", "", True),
+    Column(
+        "ratio_jackknife_groups_low",
+        "float",
+        "lower end of the jackknife interval over benchmarks",
+        nullable=True,
+    ),
+    Column("ratio_jackknife_groups_high", "float", "upper end of that interval", "", True),
+)
 
 LAW = Table(
     "law",
@@ -10,6 +49,10 @@ LAW = Table(
         Column("task", "string", "task family the errors are of"),
         Column("form", "string", "form of the law: power"),
         Column("method", "string", "how it was fitted: varpro, paper-grid or fixed-exponents"),
+        Column("by", "string", "column that the task was split by; empty: not split", "", True),
+        Column("group", "string", "its value here; empty: the whole task", "", True),
+        Column("shared", "string", "what the groups share: exponents or alpha", "", True),
+        Column("shared_p", "float", "p of the F test that they do share it", nullable=True),
         Column("families", "list<string>", "LLM families of the points; may be empty"),
         Column("n_convention", "string", "what N counts: nominal, total or non-embedding"),
         Column("unit", "string", "unit of N in k: 'billions' of parameters"),
@@ -36,6 +79,8 @@ LAW = Table(
             nullable=True,
         ),
         Column("ratio_jackknife_high", "float", "upper end of that interval", nullable=True),
+        *ITEM_COLUMNS,
+        *GROUP_COLUMNS,
         Column("p_alpha_larger", "float", "share of the draws with alpha > beta", nullable=True),
         Column("text_tokens", "float", "text tokens Q that v_star is for", "tokens"),
         Column(
@@ -69,6 +114,14 @@ LAW = Table(
         ),
         Column("n_points", "int", "points fitted"),
         Column("n_sizes", "int", "LLM sizes among them"),
+        Column("run_sd", "float", "noise of a run: residual within LLMs", "share", True),
+        Column(
+            "llm_sd",
+            "float",
+            "what is special about an LLM beyond its size; empty: nothing to learn it from",
+            "share",
+            True,
+        ),
         Column("sse", "float", "sum of squared residuals"),
         Column("rmse", "float", "root mean squared residual"),
         Column("r2", "float", "share of the variance explained", nullable=True),
@@ -87,6 +140,19 @@ LAW = Table(
             "holdout_mape", "float", "mean |predicted - measured| / measured error", nullable=True
         ),
         Column("holdout_max_ape", "float", "largest of these", nullable=True),
+        Column("holdout_noise", "float", "holdout_rmse in units of run_sd", nullable=True),
+        Column(
+            "holdout_inside",
+            "float",
+            "share of them inside the interval of a new run",
+            nullable=True,
+        ),
+        Column("holdout_n_params", "list<float>", "N of each point held out", nullable=True),
+        Column("holdout_visual_tokens", "list<float>", "their V", "tokens", True),
+        Column("holdout_error", "list<float>", "their measured errors", nullable=True),
+        Column("holdout_predicted", "list<float>", "their predicted errors", nullable=True),
+        Column("holdout_low", "list<float>", "where a new run may lie: lower ends", "", True),
+        Column("holdout_high", "list<float>", "and upper ends", "", True),
         Column("draw_k", "list<float>", "draws of k for intervals of predictions"),
         Column("draw_alpha", "list<float>", "draws of alpha, aligned with draw_k"),
         Column("draw_beta", "list<float>", "draws of beta, aligned with draw_k"),
@@ -140,31 +206,5 @@ FORMS = Table(
             "boundary, not_identified, log_linear_limit, best_v_at_end, extrapolates",
         ),
         Column("data_sha", "string", "hash of the points fitted"),
-    ),
-)
-
-RECOMMENDATION = Table(
-    "recommendation",
-    1,
-    "ranked choices of an LLM and a number of visual tokens",
-    (
-        Column("rank", "int", "1 has the lowest predicted error within the budget"),
-        Column("model", "string", "name of the LLM"),
-        Column("n_params", "int", "its parameter count, counted as the law counts N"),
-        Column("visual_tokens", "int", "visual tokens", "tokens"),
-        Column("text_tokens", "float", "text tokens Q of the question", "tokens"),
-        Column("flops", "float", "2 N (Q + V)", "FLOP"),
-        Column("budget_share", "float", "flops over the budget", "share"),
-        Column("error", "float", "predicted error", "share in [0, 1]"),
-        Column("error_low", "float", "lower end of the interval of the law's mean", nullable=True),
-        Column("error_high", "float", "upper end of that interval", nullable=True),
-        Column("regret", "float", "predicted error above that of rank 1", "share"),
-        Column("extrapolates", "bool", "N or V outside the range the law was fitted on"),
-        Column("task", "string", "task family of the law"),
-        Column("law", "string", "the law asked: published, paper, or a file"),
-        Column("v_star", "float", "best V of a continuous choice, within the V asked", "tokens"),
-        Column("v_star_low", "float", "lower end of its interval", "tokens", nullable=True),
-        Column("v_star_high", "float", "upper end of its interval", "tokens", nullable=True),
-        Column("n_star", "float", "N that spends the budget at v_star"),
     ),
 )

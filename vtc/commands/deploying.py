@@ -1,0 +1,216 @@
+"""From the flags of `recommend` to its question under real costs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vtc.errors import InputError
+
+_ENCODER, _COMPRESSOR = "openai/clip-vit-large-patch14-336", "tokenpacker"
+_KNOWN_QUERY = ":query-cached"
+_BUDGETS = {
+    "flops": "--flops",
+    "ttft": "--latency",
+    "latency": "--latency",
+    "throughput": "--fps",
+    "cost": "--budget-usd-per-1k-images",
+}
+# What asks for real costs, in place of 2 N (Q + V).
+_REAL = (
+    *("objective", "gpu", "latency", "fps", "usd_per_1k", "usd_per_hour", "q_cached", "generated"),
+    *("batch", "images", "weights", "kv", "vram", "encoder", "compressor", "costs"),
+    *("compute_efficiency", "bandwidth_efficiency"),
+)
+_OF_PAPER = ("generated", "q_cached")
+
+
+def is_paper(flags: Mapping[str, Any]) -> bool:
+    """Whether the paper's question is asked: --flops, and nothing of a deployment.
+
+    Raises InputError for flags that contradict --cost-model paper, or without any budget.
+    """
+    real = [name for name in _REAL if flags[name] is not None]
+    model = flags["cost_model"]
+    if model == "paper":
+        wrong = [name for name in real if name not in _OF_PAPER and flags[name] != "flops"]
+        if wrong:
+            raise InputError(
+                f"--cost-model paper counts 2 N (Q + V) alone and knows no {_flag(wrong[0])}; "
+                "leave one of them away"
+            )
+    if not any(flags[name] for name in ("flops", "latency", "fps", "usd_per_1k")):
+        raise InputError(
+            "no budget: give --flops, or with --gpu one of --latency, --fps and "
+            "--budget-usd-per-1k-images"
+        )
+    if model == "paper" and not flags["flops"]:
+        raise InputError("--cost-model paper needs its budget in FLOPs: give --flops")
+    return model == "paper" or (model is None and not real)
+
+
+def deployment(flags: Mapping[str, Any], mix: Any, models: Sequence[Any]) -> Any:
+    """The question; raises InputError for flags that contradict one another."""
+    from vtc.cost.inference import Service
+    from vtc.recommend.deploy import Deployment
+
+    objective, limits = _budgets(flags)
+    name = flags["compressor"] or (None if flags["encoder"] == "none" else _COMPRESSOR)
+    compressor = (name or "none").removesuffix(_KNOWN_QUERY)
+    service = Service(
+        text_tokens=flags["text_tokens"],
+        cached_tokens=flags["q_cached"] or 0.0,
+        generated_tokens=1.0 if flags["generated"] is None else flags["generated"],
+        images=flags["images"] or 1,
+        batch=flags["batch"] or 1,
+        weights=flags["weights"] or "bf16",
+        kv=flags["kv"] or "bf16",
+        question_known=bool(name and name.endswith(_KNOWN_QUERY)),
+    )
+    encoder, shape = _encoder(flags["encoder"], compressor)
+    tokens = flags["visual_tokens"] or _default_tokens(mix, compressor, shape)
+    if shape is not None and compressor != "none":
+        from vtc.compress.choices import check_asked, check_name
+
+        check_name(compressor)
+        check_asked([compressor], shape.grid, tokens)
+    measured = None
+    if flags["costs"]:
+        from vtc.recommend.measured import read_costs
+
+        measured = read_costs(flags["costs"], service, encoder or None, compressor)
+    return Deployment(
+        law=mix,
+        models=models,
+        visual_tokens=tokens,
+        service=service,
+        limits=limits,
+        objective=objective,
+        devices=_devices(flags, objective),
+        encoder=encoder,
+        encoder_shape=shape,
+        compressor="" if compressor == "none" else compressor,
+        compressor_of=_compressor_of(compressor, shape),
+        measured=measured,
+        top=flags["top"] or (5 if len(flags["gpu"] or ()) < 2 else 1),
+    )
+
+
+def _budgets(flags: Mapping[str, Any]) -> tuple[Any, dict[str, float]]:
+    """The objective, and all budgets in its units: seconds, images a second, USD an image."""
+    timed = "ttft" if flags["objective"] == "ttft" else "latency"
+    given = {
+        "flops": flags["flops"],
+        timed: flags["latency"],
+        "throughput": flags["fps"],
+        "cost": flags["usd_per_1k"] and flags["usd_per_1k"] / 1000,
+    }
+    limits = {name: limit for name, limit in given.items() if limit}
+    objective = flags["objective"] or next(iter(limits))
+    if objective not in limits:
+        raise InputError(f"--objective {objective} needs its budget: give {_BUDGETS[objective]}")
+    if flags["usd_per_1k"] and not flags["usd_per_hour"]:
+        raise InputError("--budget-usd-per-1k-images needs the GPU's price: give --usd-per-hour")
+    return objective, limits
+
+
+def _devices(flags: Mapping[str, Any], objective: str) -> list[Any]:
+    from vtc.catalog import gpus
+    from vtc.cost.roofline import machine
+    from vtc.recommend.grid import Device
+
+    names, price = flags["gpu"] or (), flags["usd_per_hour"]
+    if not names:
+        wrong = [name for name in ("compute_efficiency", "bandwidth_efficiency") if flags[name]]
+        if (objective != "flops" or wrong or price) and not flags["costs"]:
+            what = _BUDGETS.get(objective) if objective != "flops" else None
+            what = what or _flag(wrong[0] if wrong else "usd_per_hour")
+            raise InputError(f"{what} needs a GPU: give --gpu (`vtc catalog gpus`), or --costs")
+        return [Device("", None, flags["vram"], price)]
+    cards = gpus.catalog() if "all" in names else [gpus.find(name) for name in names]
+    if price and len(cards) > 1:
+        raise InputError("--usd-per-hour is the price of one GPU; ask for several one by one")
+    efficiencies = (flags["compute_efficiency"], flags["bandwidth_efficiency"])
+    return [
+        Device(gpu.gpu, machine(gpu, *efficiencies), flags["vram"] or gpu.usable_bytes, price)
+        for gpu in cards
+    ]
+
+
+def _encoder(name: str | None, compressor: str) -> tuple[str, Any]:
+    if name == "none":
+        if compressor != "none":
+            raise InputError(f"--encoder none leaves --compressor {compressor} nothing to compress")
+        return "", None
+    from vtc.catalog import encoders
+    from vtc.commands.parts import shape_of
+
+    return name or _ENCODER, shape_of(encoders.shape, name or _ENCODER)
+
+
+def _default_tokens(mix: Any, compressor: str, shape: Any) -> tuple[int, ...]:
+    """The usual V that the law covers and the compressor can make."""
+    from vtc import recommend as adviser
+
+    usual = adviser.default_visual_tokens(mix.row)
+    if shape is None or compressor == "none":
+        return usual
+    from vtc.compress.choices import KNOWN, check_name
+
+    check_name(compressor)
+    supported = KNOWN[compressor].supported(shape.grid)
+    return tuple(v for v in usual if v in supported) or tuple(supported[-7:])
+
+
+def _compressor_of(name: str, shape: Any) -> Any:
+    """What a compressor costs for an LLM's width at several V, as arrays."""
+    import numpy as np
+
+    from vtc.cost.compressor import stated
+    from vtc.cost.inference import Compressing
+
+    if name == "none" or shape is None:
+        return lambda width, tokens: Compressing(0.0, 0.0)
+
+    def of(width: int, tokens: Sequence[int]) -> Compressing:
+        found = [stated(name, shape, width, v) or _asked(name, shape, width, v) for v in tokens]
+        n_params, flops = (np.array([one[at] for one in found], dtype=float) for at in (0, 1))
+        return Compressing(n_params, flops, found[0].level, found[0].levels, found[0].needs_query)
+
+    return of
+
+
+def _asked(name: str, shape: Any, width: int, tokens: int) -> Any:
+    """The costs that a compressor's class states; its module takes seconds to load."""
+    from vtc.compress.statement import statement
+    from vtc.cost.compressor import InferenceCost
+
+    said = statement(
+        name,
+        vision_width=shape.hidden_size,
+        text_width=width,
+        depth=shape.n_layers,
+        grid=shape.grid,
+        visual_tokens=tokens,
+    )
+    return InferenceCost(
+        said.n_params, said.flops, max(said.levels), len(said.levels), said.needs_query
+    )
+
+
+def llms_of(flags: Mapping[str, Any]) -> list[Any]:
+    """The LLMs to choose from; raises InputError for flags that contradict one another."""
+    from vtc.catalog import llms
+    from vtc.commands.parts import shape_of
+    from vtc.recommend import models
+
+    if flags["llm"] and (flags["models"] or flags["family"]):
+        raise InputError("--llm names the LLMs to choose from; leave --family and --models away")
+    if flags["llm"]:
+        return models.of_sources(flags["llm"], lambda source: shape_of(llms.shape, source))
+    if flags["models"]:
+        return models.read_models(flags["models"], flags["family"])
+    return models.of_families(flags["family"] or ("qwen1.5",))
+
+
+def _flag(name: str) -> str:
+    special = {"generated": "--g", "usd_per_1k": "--budget-usd-per-1k-images"}
+    return special.get(name, f"--{name.replace('_', '-')}")

@@ -1,0 +1,86 @@
+"""The answer under real costs in plain sentences."""
+
+from vtc.recommend import words
+from vtc.recommend.deploy import Advice, Deployment, View, limit_of
+from vtc.recommend.reasons import next_steps, reasons
+from vtc.recommend.units import gigabytes, say, seconds, setting
+
+
+def explain(q: Deployment, advice: Advice) -> list[str]:
+    """The answer on each device and its grounds."""
+    rows = advice.rows
+    lines = [*words.law_sentences(q.law), setting(rows[0])]
+    if len(q.devices) == 1:
+        view = advice.views[0]
+        lines += [_choice(q, view), *_split(q, advice, view)]
+        lines += [*reasons(q, advice, view), *next_steps(q, view)]
+    else:
+        limit = say(q.objective, limit_of(q.objective, q.limits))
+        lines.append(f"The lowest errors on each GPU within {limit}, by rank.")
+    return [
+        *lines,
+        *words.extrapolations(q.law, rows),
+        *words.doubts(q.law, q.models),
+        *_model_of_time(q, advice),
+    ]
+
+
+def _choice(q: Deployment, view: View) -> str:
+    first, device = view.rows[0], view.device
+    cost = first["budget_share"] * limit_of(q.objective, q.limits)
+    where = f" on {device.gpu}" if device.gpu else ""
+    limit = say(q.objective, limit_of(q.objective, q.limits))
+    word = "where" if q.objective == "throughput" else "of"
+    need = f"{limit} are asked" if q.objective == "throughput" else limit
+    held = ""
+    if device.usable_bytes is not None:
+        held = f", {gigabytes(first['memory_peak'])} of {gigabytes(device.usable_bytes)} of memory"
+    return (
+        f"Deploy {first['model']} with {words.tokens(first['visual_tokens'])}{where}: "
+        f"{words.error_with_interval(first)}; {say(q.objective, cost)} {word} {need}{held}; the "
+        f"best of {int(view.fits.sum())} real choices that fit{words.best_in_draws(first)}."
+    )
+
+
+def _split(q: Deployment, advice: Advice, view: View) -> list[str]:
+    """What the first choice spends where."""
+    first = view.rows[0]
+    named = (("encoder", "encoder"), ("compressor", "compressor"), ("prefill", "prefill"),
+             ("decode", "decoding"))  # fmt: skip
+    shares = [
+        f"{name} {first[f'flops_{phase}'] / first['flops']:.0%}"
+        for phase, name in named
+        if first[f"flops_{phase}"]
+    ]
+    lines = [f"Of its {say('flops', first['flops'])}: {', '.join(shares)}."]
+    if first.get("latency_ms") is not None:
+        times = [
+            f"{name} {seconds(first[f'{phase}_ms'] / 1e3)}"
+            for phase, name in named
+            if first[f"{phase}_ms"]
+        ]
+        lines.append(
+            f"Of its {seconds(first['latency_ms'] / 1e3)}: {', '.join(times)} (most of it "
+            f"{first['bound']}); {first['images_per_s']:.3g} images a second."
+        )
+    return lines
+
+
+def _model_of_time(q: Deployment, advice: Advice) -> list[str]:
+    """Where the times are from."""
+    lines = []
+    rows = advice.rows
+    if q.measured is not None:
+        known = sum(row["measured"] for row in rows)
+        lines.append(
+            f"{known} of {len(rows)} rows shown have measured costs ({q.measured.name}, "
+            f"{q.measured.n_rows} rows of it fit the question)."
+        )
+    machines = [view.device for view in advice.views if view.device.machine is not None]
+    if machines and not all(row["measured"] for row in rows):
+        which = "Times" if q.measured is None else "Times that are not measured"
+        lines.append(
+            f"{which} are a roofline model: the GPU's peaks times an efficiency of compute and one "
+            "of bandwidth (docs/recommend.md)."
+        )
+    return lines
