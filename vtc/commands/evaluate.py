@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import click
 
 from vtc.commands import options, preflight
+from vtc.commands.refit import asked, folders_of, refit_options
 from vtc.commands.scores import Scoring
 from vtc.errors import InputError
 
@@ -64,6 +65,12 @@ from vtc.errors import InputError
     is_flag=True,
     help="Load the LLMs' linear layers in 4 bits (nf4), in less memory; a QLoRA run's always are.",
 )
+@refit_options
+@click.option(
+    "--visual-tokens",
+    type=options.Numbers(),
+    help="V, one or several, of --compressor. [default: the runs' own]",
+)
 @click.option("--device", help="Device, such as cpu or cuda. [default: cuda where there is one]")
 @click.option(
     "--workers",
@@ -71,15 +78,32 @@ from vtc.errors import InputError
     help="Processes that open images ahead. [default: 0 on the CPU, else half its cores, up to 8]",
 )
 @click.option(
+    "--engine",
+    type=click.Choice(["vtc", "vllm"]),
+    default="vtc",
+    show_default=True,
+    help="What reads prompts and writes answers: vtc itself, or vLLM (0.32 or later) beside it.",
+)
+@click.option(
+    "--vllm-python",
+    metavar="FILE",
+    help="The Python of the environment that has vLLM. [default: the one that runs vtc]",
+)
+@click.option(
     "--resume", is_flag=True, help="Go on with an evaluation that was stopped, of the same output."
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Say what would be asked, where it goes and its cost, and stop."
 )
 @options.scoring
 @options.config
 @options.output
 def evaluate(
     runs, benchmarks, data_dir, save_images, streaming, scores, images, features, limit,
-    max_new_tokens, answer_by, batch_size, dtype, load_4bit, device, workers, resume, compat,
-    incomplete, by, average, sets, out, fmt, force,
+    max_new_tokens, answer_by, batch_size, dtype, load_4bit, device, workers, engine,
+    vllm_python, resume, dry_run,
+    compat, incomplete, by, average, sets, out, fmt, force, compressor, compressor_settings,
+    visual_tokens,
 ) -> None:  # fmt: skip
     """Let finished RUNS answer benchmarks; write one row an answer, and the scores.
 
@@ -91,6 +115,8 @@ def evaluate(
     \b
     Example:
       vtc eval runs/* --benchmark mme --benchmark gqa --data-dir data/ -o predictions.parquet
+      vtc eval runs/* --benchmark mmmu --dry-run
+      vtc eval llava --benchmark gqa --compressor visionzip --visual-tokens 64,144
       vtc eval runs/* --benchmark world/benchmarks/ocr.toml -o predictions.parquet \\
           --scores scores.parquet
     """
@@ -112,20 +138,25 @@ def evaluate(
             if force
             else "--resume goes on with an output that was stopped; name it with -o"
         )
+    refit = asked(compressor, compressor_settings, visual_tokens)
+    if visual_tokens and refit is None:
+        raise InputError("--visual-tokens is of a --compressor; name it")
+    vllm = preflight.check_engine(engine, vllm_python, answer_by, load_4bit)
     for run in runs:
         preflight.check_run(run)
     preflight.check_features(features)
     for path in filter(None, (scores, out)):
-        check_output(path, fmt if path == out else None, force or resume)
-    if file is not None and not (force or resume):
+        check_output(path, fmt if path == out else None, force or resume or dry_run)
+    if file is not None and not (force or resume or dry_run):
         refuse_left(file)
-    with picture_folder(save_images) as pictures:
+    with picture_folder(None if dry_run else save_images) as pictures:
         where = Where(
             pictures,
             Path(data_dir) if data_dir else None,
             Path(images).resolve() if images else None,
             streaming,
             incomplete,
+            writes=not dry_run,
         )
         chosen = choose(benchmarks, where, limit, max_new_tokens)
         averages.check([benchmark.name for benchmark, _ in chosen], average, sets, incomplete)
@@ -137,10 +168,19 @@ def evaluate(
         from vtc.evaluate.runner import evaluate, identity, settings
 
         how = settings(
-            batch_size, dtype, device, features, load_4bit, answer_by=answer_by, workers=workers
-        )
+            batch_size, dtype, device, features, load_4bit, answer_by=answer_by, workers=workers,
+            vllm=vllm,
+        )  # fmt: skip
         exams = [Exam.of(*pair) for pair in chosen]
-        folders = [Path(run) for run in runs]
+        folders = folders_of(runs, refit)
+        if dry_run:
+            from vtc.commands.eval_dry_run import report
+
+            facts = {"limit": limit, "save_images": save_images}
+            outputs = [path for path in (out, scores) if path not in (None, "-")]
+            for line in list(report(folders, exams, how, facts, outputs)):
+                click.echo(line)
+            return
         about = identity(folders, exams, how)
         if resume and file is not None and finished(file, about):
             console.say(f"{out} is finished")
@@ -154,12 +194,12 @@ def evaluate(
                 if file is not None and len(answers):
                     console.say(f"{left(file)} keeps {len(answers)} answers; go on with --resume")
                 raise
-            asked = {"benchmark": list(benchmarks), "data_dir": data_dir, "limit": limit}
-            asked |= {"compat": compat, "answers_of": about}
-            asked |= {"images": {benchmark.name: str(benchmark.images) for benchmark, _ in chosen}}
+            given = {"benchmark": list(benchmarks), "data_dir": data_dir, "limit": limit}
+            given |= {"compat": compat, "answers_of": about}
+            given |= {"images": {benchmark.name: str(benchmark.images) for benchmark, _ in chosen}}
             inputs = dict.fromkeys(path for benchmark, _ in chosen for path in benchmark.inputs)
             ending = Ending(scoring, scores, out, fmt)
-            ending.write(rows, {**how.described(), **asked}, list(inputs), force or resume)
+            ending.write(rows, {**how.described(), **given}, list(inputs), force or resume)
 
 
 class Ending(NamedTuple):

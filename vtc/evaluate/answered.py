@@ -96,9 +96,14 @@ def left(out: Path) -> Path:
     return out.with_name(f"{out.name}.answering")
 
 
+def is_left(out: Path) -> bool:
+    """Whether an evaluation with this output was stopped, and its answers are kept."""
+    return (left(out) / _LINES).is_file()
+
+
 def refuse_left(out: Path) -> None:
     """Raise InputError if an evaluation with this output was stopped: its answers are kept."""
-    if (left(out) / _LINES).is_file():
+    if is_left(out):
         raise InputError(
             f"{left(out)} holds the answers of an evaluation that was stopped; go on with "
             "--resume, or begin again with --force"
@@ -129,7 +134,7 @@ def finished(out: Path, about: Mapping[str, Any]) -> bool:
 
     Raises InputError if it holds answers of something else, or does not say of what.
     """
-    if not out.exists() or (left(out) / _LINES).is_file():
+    if not out.exists() or is_left(out):
         return False
     from vtc.tables.read import stream_rows
 

@@ -62,7 +62,8 @@ class Benchmark:
     """The settings of a benchmark, its paths resolved; `inputs` are the files it was read from.
 
     Its rows are those files behind the first, or a data set: `data` on the hub, or that part of it
-    in the folder `place`. `image_suffix` replaces that of the images' names; `facts` are columns
+    in the folder `place`. If it `holds_pictures` in its rows, `images` is where they were put.
+    `image_suffix` replaces that of the images' names; `facts` are columns
     that the metric reads besides the answers (MathVista's answer_type).
     """
 
@@ -82,6 +83,7 @@ class Benchmark:
     inputs: tuple[Path, ...] = ()
     data: HubData | None = None
     place: Path | None = None
+    holds_pictures: bool = False
 
     @property
     def tables(self) -> tuple[Path, ...]:

@@ -46,10 +46,10 @@ def choose(
     for name, file in zip(names, own, strict=True):
         if file:
             benchmark = read_benchmark(name, where.images, where.data_dir)
-            keep = PictureFiles(where.pictures)
+            keep = PictureFiles(where.pictures, where.writes)
             items = read_items(benchmark, limit, keep, where.streaming)
             if keep.n_kept:
-                benchmark = replace(benchmark, images=where.pictures)
+                benchmark = replace(benchmark, images=where.pictures, holds_pictures=True)
             refuse_incomplete(benchmark, items, where.incomplete)
             chosen.append((benchmark, items))
         else:

@@ -25,7 +25,7 @@ class Where:
 
     Pictures that stand in the rows are written below `pictures`; where rows name files, those are
     below `images`, or else below the folder of the data. `incomplete` takes pairs and circles of
-    which rows are missing.
+    which rows are missing. Unless it `writes`, pictures are named but not written.
     """
 
     pictures: Path
@@ -33,6 +33,7 @@ class Where:
     images: Path | None = None
     streaming: bool = False
     incomplete: bool = False
+    writes: bool = True
 
 
 def load(spec: Spec, where: Where, limit: int | None = None) -> tuple[Benchmark, list[Item]]:
@@ -47,7 +48,7 @@ def load(spec: Spec, where: Where, limit: int | None = None) -> tuple[Benchmark,
     place = _place(spec, where)
     rows: Iterable[Numbered] = _rows(spec, spec.data, where, place)
     rows = _chosen(spec, rows, limit)
-    keep = PictureFiles(where.pictures)
+    keep = PictureFiles(where.pictures, where.writes)
     if spec.joined is not None:
         rows = _with_images(spec, list(rows), where, place, keep)
     items = list(items_of(spec, rows, keep))
@@ -61,6 +62,7 @@ def load(spec: Spec, where: Where, limit: int | None = None) -> tuple[Benchmark,
         task=spec.task,
         metric=spec.metric,
         images=where.pictures if keep.n_kept else named,
+        holds_pictures=keep.n_kept > 0,
         prompt=spec.prompt,
         max_new_tokens=spec.max_new_tokens,
         inputs=(place,) if place is not None and place.is_file() else (),

@@ -14,8 +14,10 @@ class PictureFiles:
     as wrong, as with a file that is damaged.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, writes: bool = True):
+        """Without `writes` pictures get their names alone."""
         self.folder = folder
+        self.writes = writes
         self.n_kept = 0
         self._known: set[str] = set()
 
@@ -25,7 +27,7 @@ class PictureFiles:
         digest = hashlib.sha256(picture).hexdigest()[:32]
         relative = f"{digest[:2]}/{digest}.{suffix_of(picture[:16]) or 'bin'}"
         file = self.folder / relative
-        if relative not in self._known and not file.exists():
+        if self.writes and relative not in self._known and not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             with replacing(file) as partial:
                 partial.write_bytes(picture)

@@ -1,0 +1,197 @@
+"""What `--dry-run` of `vtc eval` says: what would be asked, where it goes, and what it costs."""
+
+import json
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Sitting(NamedTuple):
+    """A run at one V, its weights not loaded: shapes, the compressor's own costs, its prompts."""
+
+    run_id: str
+    visual_tokens: int
+    sight: str
+    llm: Any
+    encoder: Any
+    compressor: Any
+    processor: Any
+
+
+class Prefill(NamedTuple):
+    """FLOPs of an exam for a sitting, and its longest prompt: text tokens, and visual ones."""
+
+    prefill: float
+    compressor: float
+    decode: float
+    text_tokens: int
+    visual_tokens: int
+
+
+def report(
+    folders: Sequence[Path],
+    exams: Sequence[Any],
+    how: Any,
+    facts: dict[str, Any],
+    outputs: Sequence[str],
+) -> Iterator[str]:
+    """Lines `name = value`: settings, benchmarks, outputs, and an estimate a run and benchmark.
+
+    `how` is the runner's settings, `facts` others to name. Raises InputError as an evaluation
+    would for runs, models and questions that cannot be.
+    """
+    from vtc.evaluate.runner import identity, options_of
+    from vtc.tables.quantity import format_flops
+
+    identity(folders, exams, how)
+    for exam in exams:
+        options_of(exam, how.answer_by)
+    sittings = [sitting_of(folder) for folder in folders]
+    costs = [[cost(sitting, exam, how) for exam in exams] for sitting in sittings]
+    for name, value in {**how.described(), "workers": how.workers, **facts}.items():
+        yield f"{name} = {value}"
+    for exam in exams:
+        yield f"benchmark = {_described(exam)}"
+    for out in outputs:
+        yield f"output = {out}{_state(Path(out))}"
+    for sitting, own in zip(sittings, costs, strict=True):
+        for exam, found in zip(exams, own, strict=True):
+            yield (
+                f"estimate = {sitting.run_id} at V = {sitting.visual_tokens} on "
+                f"{exam.benchmark.name}: prompts of up to {found.text_tokens} text and "
+                f"{found.visual_tokens} visual tokens, prefill {format_flops(found.prefill)} "
+                f"({format_flops(found.prefill / len(exam.items))} an item), compressor "
+                f"{format_flops(found.compressor)}, decoding at most {format_flops(found.decode)}"
+            )
+    n_images, seen = seeing(sittings, exams, how)
+    each = [found for own in costs for found in own]
+    whole = sum(seen) + sum(sum(found[:2]) for found in each)
+    most = whole + sum(found.decode for found in each)
+    yield (
+        f"estimate = in all: {format_flops(whole)} before the first words of the answers, at most "
+        f"{format_flops(most)} with them; the encoder's share {format_flops(sum(seen))} "
+        f"({len(seen)} pass{'es' * (len(seen) != 1)} over {n_images} images)"
+    )
+
+
+def sitting_of(folder: Path) -> Sitting:
+    """A run as its configs have it. Raises InputError if it, or what it stands on, is not there."""
+    from vtc.catalog.shapes import encoder_from_config, llm_from_config
+    from vtc.compress.statement import statement
+    from vtc.evaluate.vision import sight_of
+    from vtc.model.manifest import read_manifest, run_folder
+    from vtc.model.processor import VtcProcessor
+    from vtc.model.run import check_speaks
+    from vtc.model.sources import locate
+
+    check_speaks(folder)
+    manifest, place = read_manifest(folder), run_folder(folder)
+    if manifest["weights"] != "full":
+        for part in ("encoder", "llm"):
+            locate(manifest["base"] if manifest.get("base") else manifest[part], place)
+    config = json.loads((place / "config.json").read_text(encoding="utf-8"))
+    llm = llm_from_config(config["text_config"], f"run {folder}")
+    encoder = encoder_from_config(config["vision_config"], f"run {folder}")
+    stated = statement(
+        manifest["compressor"],
+        vision_width=encoder.hidden_size,
+        text_width=llm.hidden_size,
+        depth=encoder.n_layers,
+        grid=encoder.grid,
+        visual_tokens=manifest["visual_tokens"],
+        settings=config.get("compressor_settings"),
+    )
+    return Sitting(
+        manifest["run_id"],
+        manifest["visual_tokens"],
+        sight_of(folder).encoder,
+        llm,
+        encoder,
+        stated,
+        VtcProcessor.from_pretrained(place),
+    )
+
+
+def cost(sitting: Sitting, exam: Any, how: Any) -> Prefill:
+    """What an exam costs a sitting: causal attention, nothing shared between questions.
+
+    What `eval` spares by reading an image once for its questions is not taken off.
+    """
+    from vtc.cost.llm import decode_flops, prefill_flops
+    from vtc.cost.query import query_flops
+    from vtc.evaluate.answering import LIKELIHOOD
+    from vtc.evaluate.prompts import tokenise
+
+    processor, llm, v = sitting.processor, sitting.llm, sitting.visual_tokens
+    prompts = tokenise(exam.items, processor.tokenizer, 1, processor.query_position)
+    counts = Counter(
+        (prompt.n_text_tokens, v * len(item.images))
+        for prompt, item in zip(prompts, exam.items, strict=True)
+    )
+    written = 1 if how.answer_by == LIKELIHOOD else exam.benchmark.max_new_tokens
+    decode = prefill = 0.0
+    for (text, visual), n_items in counts.items():
+        prefill += n_items * prefill_flops(llm, text + visual, attention="causal")
+        decode += n_items * decode_flops(llm, written, text + visual)
+    if sitting.compressor.needs_query:
+        # An image is compressed for each question about it; each distinct one is read once.
+        n_images = sum(len(item.images) for item in exam.items)
+        queries = {p.query for p, item in zip(prompts, exam.items, strict=True) if item.images}
+        lengths = Counter(len(processor.tokenizer(query).input_ids) for query in queries)
+        reading = sum(n * query_flops(llm, length) for length, n in lengths.items())
+    else:
+        n_images, reading = len(_images(exam)), 0.0
+    return Prefill(
+        prefill,
+        n_images * sitting.compressor.flops + reading,
+        decode,
+        max(text for text, _ in counts),
+        max(visual for _, visual in counts),
+    )
+
+
+def seeing(sittings: Sequence[Sitting], exams: Sequence[Any], how: Any) -> tuple[int, list[float]]:
+    """How many images no feature cache holds, and the FLOPs of each encoder's pass over them."""
+    from vtc.cost.encoder import encoder_flops
+    from vtc.data.features import FeatureStore
+
+    images = {image for exam in exams for image in _images(exam)}
+    if how.features:
+        store = FeatureStore.open(how.features)
+        root = Path(store.manifest["image_root"]).resolve()
+        images = {i for i in images if i[0].resolve() != root or i[1] not in store}
+    deepest: dict[str, float] = {}
+    for sitting in sittings:
+        level = max(sitting.compressor.levels, default=0)
+        flops = encoder_flops(sitting.encoder, level, sitting.compressor.patches_left)
+        deepest[sitting.sight] = max(deepest.get(sitting.sight, 0.0), float(flops))
+    return len(images), [flops * len(images) for flops in deepest.values()]
+
+
+def _images(exam: Any) -> set[tuple[Path, str]]:
+    return {image for own in exam.images() for image in own}
+
+
+def _described(exam: Any) -> str:
+    images = _images(exam)
+    held = exam.benchmark.holds_pictures
+    lacking = 0 if held else sum(not (root / name).is_file() for root, name in images)
+    found = _count(images, "image") + (f" ({lacking} of them not there)" if lacking else "")
+    place = "in its rows" if held else f"under {exam.benchmark.images.resolve()}"
+    return (
+        f"{exam.benchmark.name}: {_count(exam.items, 'item')}, {found} {place}, answers of up to "
+        f"{exam.benchmark.max_new_tokens} tokens, chance {exam.chance:.4g}"
+    )
+
+
+def _count(things: Collection[Any], name: str) -> str:
+    return f"{len(things)} {name}{'s' * (len(things) != 1)}"
+
+
+def _state(out: Path) -> str:
+    from vtc.evaluate.answered import is_left
+
+    if is_left(out):
+        return " (stopped; go on with --resume)"
+    return " (exists)" if out.exists() else ""
