@@ -16,7 +16,7 @@ def costs(
     this machine) memory is that of a training on the CPU, and there are no hours.
     Raises InputError for a model that cannot be had or a GPU that is not known.
     """
-    from vtc.commands.parts import parts_of
+    from vtc.commands.parts import parts_of, turns_of
     from vtc.cost.data import counted
     from vtc.cost.job import Job, estimate, side_by_side
 
@@ -36,6 +36,7 @@ def costs(
             parts_of(**models),
             counted(request.samples.rows, settings.template),
             flags,
+            **turns_of(models, settings.train_visual_tokens),
         )
         for _, models in runs
     ]
@@ -84,12 +85,15 @@ def _sum(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     largest = max(rows, key=lambda row: row["memory_peak"])
     checkpoints = max(row["disk_checkpoints"] for row in rows)
     total = {name: sum(row[name] for row in rows) for name in added}
-    return {**largest, **total, "disk_checkpoints": checkpoints}
+    whole = {"disk_checkpoints": checkpoints, "trained_visual_tokens": None}
+    return {**largest, **total, **whole}
 
 
 def _line(what: str, row: dict[str, Any]) -> str:
     from vtc.tables.quantity import format_flops
 
+    turns = row.get("trained_visual_tokens")
+    what += f" ({turns} visual tokens)" if turns else ""
     parts = [f"{row['tokens']:,} tokens", format_flops(row["flops"])]
     memory = f"{row['memory_peak'] / 2**30:.2f} GiB of memory"
     if row.get("gpu"):

@@ -94,7 +94,7 @@ def jobs_of(planned: Any) -> list[Any]:
     Raises InputError naming the recipe.
     """
     from vtc.commands.finetune import finetune
-    from vtc.commands.parts import parts_of
+    from vtc.commands.parts import parts_of, turns_of
     from vtc.commands.train_projector import train_projector
     from vtc.cost.job import Job, side_by_side
     from vtc.errors import InputError
@@ -105,16 +105,20 @@ def jobs_of(planned: Any) -> list[Any]:
         own = preflight.check_settings(
             planned.compressors, map(options.Setting(), planned.compressor_settings)
         )
+        asked = settings["train_visual_tokens"] or planned.turns
+        asked = asked and options.Turns().convert(asked, None, None)
         models = [
-            parts_of(planned.encoder, planned.llm, compressor, tokens, own)
+            {"encoder": planned.encoder, "llm": planned.llm, "compressor": compressor,
+             "visual_tokens": tokens, "settings": own}
             for compressor in planned.compressors
             for tokens in planned.visual_tokens
-        ]
+        ]  # fmt: skip
+        each = [(parts_of(**one), turns_of(one, asked)) for one in models]
     except (InputError, click.BadParameter) as error:
         raise InputError(f"recipe {planned.recipe}: {error}") from None
     jobs = [
-        Job(planned.command, planned.recipe, parts, planned.data, settings)
-        for parts in models * planned.n_seeds
+        Job(planned.command, planned.recipe, parts, planned.data, settings, **turns)
+        for parts, turns in each * planned.n_seeds
     ]
     return side_by_side(jobs, planned.n_seeds) if command is train_projector else jobs
 

@@ -78,6 +78,7 @@ def finetune(runs, samples, method, **flags) -> None:
     )
     plan = job.plan()
     job.check_questions(plan, request.settings)
+    job.check_turns(plan, request.settings)
     if request.dry_run:
         from vtc.commands.dry_run import models_of
 

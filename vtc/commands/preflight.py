@@ -19,12 +19,20 @@ def check_parts(
     compressors: Sequence[str] = (),
     visual_tokens: Iterable[int] = (),
     pool: int | None = None,
+    turns: Any = None,
 ) -> None:
     """Raise InputError for a compressor, encoder, LLM or V that cannot be.
 
-    V and `pool` are checked where the encoder's config is at hand: a folder, or in the catalog.
+    V, `pool` and the `turns` of an elastic training are checked where the encoder's config is at
+    hand: a folder, or in the catalog.
     """
-    from vtc.compress.choices import CHOICES, check_name, check_pooling, check_visual_tokens
+    from vtc.compress.choices import (
+        CHOICES,
+        check_name,
+        check_pooling,
+        check_turns,
+        check_visual_tokens,
+    )
 
     for name in compressors:
         check_name(name)
@@ -38,6 +46,9 @@ def check_parts(
         for name in compressors:
             for number in visual_tokens:
                 check_visual_tokens(name, grid, number, CHOICES[name](grid))
+    for name in compressors:
+        for number in visual_tokens:
+            check_turns(name, grid, number, turns)
 
 
 def check_settings(

@@ -75,7 +75,8 @@ def train_projector(
     align = AlignSettings(flags.pop("align_reduction"), flags.pop("align_scale"))
     objective = flags.pop("objective")
     where = training.take_job_flags(flags)
-    preflight.check_parts(encoder, llm, compressors, visual_tokens)
+    turns = flags["train_visual_tokens"]
+    preflight.check_parts(encoder, llm, compressors, visual_tokens, turns=turns)
     preflight.check_features(flags["features"])
     own = preflight.check_settings(compressors, compressor_settings)
     seeds = flags["seed"]
@@ -85,6 +86,7 @@ def train_projector(
         encoder, llm, compressors, visual_tokens,
         seeds=seeds, compressor_settings=own, **where,
     )  # fmt: skip
+    job.check_turns(request.settings)
     job.refuse_mixture(request.settings.weights, request.settings.data_seed)
     job.check_samples(request.samples.rows)
     check_questions(compressors, request.settings)

@@ -58,6 +58,13 @@ def stage_options(
             help="Questions that quecc compresses an image for: of several turns the one being "
             "answered, the one beside the image, or all so far. [default: the run's, else latest]",
         ),
+        click.option(
+            "--train-visual-tokens",
+            type=options.Turns(),
+            help="Elastic training (mqt, m3): the V that steps train at, such as 1,4,16,36, with 1 "
+            "and up to the run's own V, which is always among them; published: those of the "
+            "paper. [default: as the run; in stage 1 its own V alone]",
+        ),
         option("--max-length", default=2048, help="Tokens of a sample that are kept."),
         option(
             "--dtype",
@@ -228,7 +235,8 @@ class Request:
             "global_batch": self.settings.batch_size * self.settings.accumulate,
         }
         for name, value in facts.items():
-            click.echo(f"{name} = {value}")
+            written = ",".join(map(str, value)) if isinstance(value, tuple) else value
+            click.echo(f"{name} = {written}")
         for folder, _ in runs:
             click.echo(f"output = {folder}{' (exists)' if folder.exists() else ''}")
         for line in lines:

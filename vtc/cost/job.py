@@ -40,7 +40,9 @@ class Job:
     """One run of a training command: `settings` are its flags, named as on the command line.
 
     `beside` are the compressors of the other runs that train in one process with it, step by step
-    in turn: they share the backbones and the encoder's pass (stage 1 with several V).
+    in turn: they share the backbones and the encoder's pass (stage 1 with several V). `turns` are
+    the models at each V of an elastic training, none of another; a step has one of them, each as
+    likely as another, or `together` all.
     """
 
     command: str
@@ -49,6 +51,8 @@ class Job:
     data: DataFacts
     settings: Mapping[str, Any]
     beside: tuple[CompressorCost, ...] = ()
+    turns: tuple[Parts, ...] = ()
+    together: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "accumulate", "epochs", "max_length"):
@@ -95,6 +99,16 @@ class Job:
         """Parameters of LoRA."""
         return self.parts.llm.n_lora(self.settings["lora_r"]) if self.trains == "lora" else 0
 
+    @property
+    def at_each_v(self) -> "list[Job]":
+        """The trainings at each V alone of an elastic one."""
+        return [replace(self, parts=parts, turns=()) for parts in self.turns]
+
+    @property
+    def share(self) -> float:
+        """The part that it makes of the passes of each of them: all, or as often as it is drawn."""
+        return 1.0 if self.together else 1 / len(self.turns)
+
 
 def side_by_side(jobs: Sequence[Job], n_groups: int = 1) -> list[Job]:
     """The jobs of one process, whose `n_groups` equal groups train one after the other."""
@@ -127,6 +141,8 @@ def rows_with_images(job: Job) -> float:
 
 def tokens(job: Job) -> float:
     """Tokens that enter the LLM over the whole training."""
+    if job.turns:
+        return job.share * sum(tokens(one) for one in job.at_each_v)
     share, (seen, read) = job.data.image_share, row_tokens(job)
     return job.samples * (share * rows_with_images(job) * seen + (1 - share) * read)
 
@@ -137,8 +153,13 @@ def flops(job: Job) -> tuple[float, float]:
     The encoder passes once over every image of every sample, for all runs side by side together
     (each bears its share), or not at all if the features come from a cache. The compressor runs
     forward and backward (three passes), for each question anew if it reads them, beside the LLM's
-    pass over them; `--objective align` has no LLM pass.
+    pass over them; `--objective align` has no LLM pass. An elastic training costs the mean of those
+    at its V, or their sum where a step trains them all; the encoder's pass is the same for all.
     """
+    if job.turns:
+        each = [flops(one) for one in job.at_each_v]
+        encoder = each[0][1]
+        return job.share * sum(whole - encoder for whole, _ in each) + encoder, encoder
     share, (seen, read) = job.data.image_share, row_tokens(job)
     rank = job.settings.get("lora_r", 0)
     llm = 0.0
@@ -170,7 +191,8 @@ def flops(job: Job) -> tuple[float, float]:
 def memory(job: Job, rows: int | None = None, gpu: bool = True) -> Memory:
     """Peak memory of the longest batch of `rows` samples, default the job's own.
 
-    It is that of the process, runs side by side included. Every row is taken as long as the longest
+    It is that of the process, runs side by side included, and of an elastic training at the run's
+    own V, the largest. Every row is taken as long as the longest
     of the data: batches are sorted by length, and padded. Of a packed batch only one row is; see
     `packed_text`.
     """
@@ -248,6 +270,13 @@ def disk(job: Job) -> dict[str, int]:
     }
 
 
+def _turns_in_words(job: Job) -> str:
+    """What the tokens and FLOPs of an elastic training are."""
+    each = [str(parts.visual_tokens) for parts in job.turns]
+    short = each if len(each) < 10 else [*each[:3], "...", each[-1]]
+    return f"{'sum' if job.together else 'mean'} over {', '.join(short)}"
+
+
 def estimate(job: Job, gpu: Gpu | None, mfu: float = MFU, *, on_gpu: bool = True) -> dict[str, Any]:
     """A row of the ESTIMATE table; without a GPU its hours, and whether it fits, are empty.
 
@@ -263,6 +292,7 @@ def estimate(job: Job, gpu: Gpu | None, mfu: float = MFU, *, on_gpu: bool = True
         "encoder": job.parts.encoder_name,
         "compressor": job.parts.compressor_name,
         "visual_tokens": job.parts.visual_tokens,
+        "trained_visual_tokens": _turns_in_words(job) if job.turns else None,
         "method": job.method,
         "samples": round(job.samples),
         "steps": job.steps,

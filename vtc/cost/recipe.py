@@ -17,7 +17,8 @@ _JOB_KEYS = {"llm", "gpu", *STAGES}
 class Planned:
     """One stage of a recipe with one LLM: the flags of its command, as the file states them.
 
-    It has a run for each compressor, V and seed of stage 1.
+    It has a run for each compressor, V and seed of stage 1. `turns` are stage 1's V of an elastic
+    training, as the file has them, which stage 2 goes on with.
     """
 
     recipe: str
@@ -28,6 +29,7 @@ class Planned:
     visual_tokens: tuple[int, ...]
     n_seeds: int
     compressor_settings: tuple[str, ...]
+    turns: Any
     flags: dict[str, Any]
     data: DataFacts
     gpu: str | None
@@ -120,6 +122,7 @@ def _models(recipe: Mapping[str, Any], path: Path) -> dict[str, Any]:
         "visual_tokens": tuple(numbers),
         "n_seeds": len(_listed(first.get("seed", 0))),
         "compressor_settings": _settings(first),
+        "turns": first.get("train-visual-tokens", first.get("train_visual_tokens")),
     }
 
 

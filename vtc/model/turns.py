@@ -2,13 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from vtc.compress.choices import KNOWN, check_turns, listed
+from vtc.compress.choices import KNOWN, Asked, check_turns, listed
 from vtc.errors import InputError
-
-Asked = Sequence[int] | Literal["published"]
-"""The V of an elastic training: numbers, or those that the compressor's publication trains."""
 
 
 def trained_at(model: Any) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from vtc.model.backbones import Encoder, load_encoder, load_image_processor
 from vtc.model.manifest import run_folder
 from vtc.model.run import Run, check_speaks, load_run, read_manifest, save_run
 from vtc.model.sources import locate
+from vtc.model.turns import train_at
 from vtc.train.fitting import fit_batch
 from vtc.train.folders import locked
 from vtc.train.inputs import ImageKey, Inputs, Say
@@ -27,6 +28,7 @@ from vtc.train.settings import StageSettings
 from vtc.train.sharding import loading_device, place
 from vtc.train.stages import add_lora, unfreeze_for_finetune, weight_dtype, what_trains
 from vtc.train.trainer import fit_model
+from vtc.train.turns import turns_of
 
 
 def finetune_runs(
@@ -48,6 +50,7 @@ def finetune_runs(
     """
     plan = job.plan()
     job.check_questions(plan, inputs.settings)
+    job.check_turns(plan, inputs.settings)
     if inputs.settings.template == "chat" and inputs.settings.chat_template is None:
         for source, _ in plan:
             check_speaks(source)
@@ -81,6 +84,7 @@ def finetune_runs(
                 report_to=job.report_to,
                 say=say,
                 advance=advance,
+                turns=turns_of(run.model, collator, inputs.settings.seed),
             )
             place.finish(partial(save, log=log))
             say(f"wrote {place.run} (loss {log[-1]['loss']:.4f} after {log[-1]['step']} steps)")
@@ -181,6 +185,7 @@ def _load(source: Path, encoder: Encoder | None, settings: StageSettings) -> Run
         four_bit=settings.method == "qlora",
         merge=settings.method == "full" or None,
     )
+    train_at(run.model, settings.train_visual_tokens)
     place(run.model)
     run.model.compressor.float()
     run.processor.set_up(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vtc.compress.choices import Asked, check_turns
 from vtc.errors import InputError
 from vtc.tables.atomic import refuse_existing
 from vtc.train.checkpoints import BY_DEFAULT, Saving
@@ -77,6 +78,17 @@ class ProjectorJob:
                 "needs one in every sample: leave rows of text alone to finetune"
             )
 
+    def check_turns(self, settings: StageSettings) -> None:
+        """Raise InputError for V at which one of the runs cannot be trained in turns."""
+        asked, own = settings.train_visual_tokens, self.compressor_settings or {}
+        if asked is not None and "trained" in own:
+            raise InputError(
+                "--compressor-setting trained and --train-visual-tokens say the same; give one"
+            )
+        for run in self.runs:
+            check_turns(run.compressor, None, run.visual_tokens, asked)
+        check_elastic("trained" in own or is_elastic(asked), settings)
+
     def refuse_existing(self) -> None:
         """Raise InputError if any run folder may not be overwritten, or not be written at all."""
         if self.out.exists():  # else it is made when training starts
@@ -135,6 +147,38 @@ class FinetuneJob:
         from vtc.model.run import read_manifest
 
         check_questions((read_manifest(run)["compressor"] for run, _ in plan), settings)
+
+    def check_turns(self, plan: Sequence[tuple[Path, Path]], settings: StageSettings) -> None:
+        """Raise InputError for V at which one of the runs cannot be trained in turns."""
+        from vtc.model.run import read_manifest
+        from vtc.model.turns import trained_of
+
+        asked = settings.train_visual_tokens
+        for run, _ in plan:
+            manifest = read_manifest(run)
+            rows, columns = manifest["shapes"]["grid"]
+            own = manifest["visual_tokens"]
+            check_turns(manifest["compressor"], (rows, columns), own, asked)
+            check_elastic(is_elastic(trained_of(manifest) if asked is None else asked), settings)
+
+
+def is_elastic(asked: Asked | None) -> bool:
+    """Whether a training has several V."""
+    return asked is not None and (asked == "published" or len(asked) > 1)
+
+
+def check_elastic(elastic: bool, settings: StageSettings) -> None:
+    """Raise InputError for settings that do not go with several V, if a training has them."""
+    if elastic and settings.objective == "align":
+        raise InputError(
+            "--objective align matches the cells of one V; train at several by --objective lm, or "
+            "in finetune"
+        )
+    if elastic and settings.compile:
+        raise InputError(
+            "--compile compiles for shapes that stay, and an elastic training has several V; "
+            "leave it out"
+        )
 
 
 def run_name(manifest: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from vtc.model.assemble import Assembled, assemble
 from vtc.model.backbones import Encoder, Llm, load_encoder, load_llm
 from vtc.model.run import save_run
 from vtc.model.sources import fingerprint
+from vtc.model.turns import train_at
 from vtc.train.align import AlignTrainer
 from vtc.train.fitting import fit_batch
 from vtc.train.folders import locked
@@ -26,6 +27,7 @@ from vtc.train.sharding import loading_device, place
 from vtc.train.stages import freeze_all_but_compressor, weight_dtype, what_trains
 from vtc.train.stopping import Stop, stop_signals
 from vtc.train.trainer import fit_model
+from vtc.train.turns import turns_of
 
 
 def train_projectors(
@@ -44,12 +46,14 @@ def train_projectors(
     the settings' `data_seed` draws for all. Resuming passes over the runs that are finished.
 
     Raises InputError before any training for a folder that exists or that another process trains,
-    an unfit backbone, a V that a compressor does not support, or a mixture with several seeds.
+    an unfit backbone, a V that a compressor does not support or cannot be trained at in turns, or
+    a mixture with several seeds.
     """
     job.refuse_existing()
     job.refuse_mixture(inputs.settings.weights, inputs.settings.data_seed)
     job.check_samples(inputs.samples.rows)
     check_questions(job.compressors, inputs.settings)
+    job.check_turns(inputs.settings)
     _check_auto_batch(inputs.settings)
     refuse_unshardable(inputs.settings)
     join()
@@ -254,6 +258,7 @@ def _assemble(
     one.processor.set_up(
         settings.image_mode, settings.query_position, query_scope=settings.query_scope
     )
+    train_at(one.model, settings.train_visual_tokens)
     one.model.compressor.float()
     place(one.model)
     return one
@@ -288,6 +293,7 @@ def _train(
             align=settings.align,
         )
     collator = inputs.lm_collator(one.model, one.processor, one.encoder)
+    how["turns"] = turns_of(one.model, collator, settings.seed)
     return fit_model(one.model, collator.dataset, collator, settings, place.run, **how)
 
 

@@ -9,6 +9,7 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from vtc.compress.choices import Asked
 from vtc.data.image_modes import ImageMode
 from vtc.data.image_places import QueryPosition
 from vtc.data.packing import Turns
@@ -73,6 +74,7 @@ class StageSettings:
     query_position: QueryPosition | None = None
     query_scope: QueryScope | None = None
     compressor_learning_rate: float | None = None
+    train_visual_tokens: Asked | None = None
     objective: Objective = "lm"
     method: Method = "full"
     epochs: float = 1.0

@@ -27,6 +27,7 @@ from vtc.train.processes import by_first, is_first, is_sharded, n_processes
 from vtc.train.rates import set_compressor_rate
 from vtc.train.settings import StageSettings
 from vtc.train.stopping import BatchLoss, Stop, not_a_number, stop_signals
+from vtc.train.turns import PARTS, Turns, encoded_once
 
 _OPTIMIZERS = {
     "adamw": "adamw_torch_fused",
@@ -49,6 +50,7 @@ class VtcTrainer(Trainer):
     length_bucket = 1
     order: BatchOrder | None = None
     compressor_rate: float | None = None
+    turns: Turns | None = None
 
     def create_optimizer(self, model: Any = None) -> Any:
         """As Trainer's, the compressor at its own learning rate if it has one."""
@@ -77,9 +79,11 @@ class VtcTrainer(Trainer):
         self._step_losses: list[torch.Tensor] = []
         self._step_norm: torch.Tensor | None = None
 
-    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, Any]:
-        """As Trainer's, counting what the batches hold."""
-        batches, n_items = super().get_batch_samples(*args, **kwargs)
+    def get_batch_samples(self, epoch_iterator: Any, *args: Any, **kwargs: Any) -> tuple[list, Any]:
+        """As Trainer's, counting what the batches hold; of an elastic training at the step's V."""
+        if self.turns is not None:
+            epoch_iterator = self.turns.batches(epoch_iterator, self.state.global_step)
+        batches, n_items = super().get_batch_samples(epoch_iterator, *args, **kwargs)
         self.step_facts = [batch.pop(FACTS) for batch in batches]
         self._step_losses = []
         world, counts = self.args.world_size, self.counts
@@ -93,9 +97,14 @@ class VtcTrainer(Trainer):
         """As Trainer's, without a KV cache, which would copy every key and value for nothing."""
         return super().compute_loss(model, {**inputs, "use_cache": False}, *args, **kwargs)
 
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """As Trainer's, keeping the loss of each batch of the step."""
-        loss = super().training_step(*args, **kwargs)
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """As Trainer's, keeping the loss of each batch of the step; its parts one by one."""
+        parts = [inputs]
+        if PARTS in inputs:
+            with self.compute_loss_context_manager():
+                parts = encoded_once(self.accelerator.unwrap_model(model), inputs[PARTS])
+        losses = [super(VtcTrainer, self).training_step(model, p, *args, **kwargs) for p in parts]
+        loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
         self._step_losses.append(loss)
         return loss
 
@@ -228,6 +237,7 @@ def fit_model(
     advance: Advance = lambda n, words="": None,
     stop: Stop | None = None,
     trainer_class: type[VtcTrainer] = VtcTrainer,
+    turns: Turns | None = None,
     **trainer_settings: Any,
 ) -> list[Row]:
     """Train what of `model` requires gradients, in place; the rows of its training log.
@@ -237,10 +247,13 @@ def fit_model(
     they say so goes on from the newest: it then ends as if it had never stopped, bit for bit on a
     CPU.
     `run` is where the run will stand: what a failed training leaves is beside it, under its name.
+    `turns` collates the batches of an elastic training in place of `collator`.
     `stop` is the caller's, where it listens for signals itself.
 
     Raises VtcError when a loss is no longer a number, Interrupted when a signal came.
     """
+    if turns is not None:
+        say(f"{run.name}: {turns}")
     set_seed(settings.seed)
     set_attention(model, settings)
     arguments = training_arguments(settings, run, report_to)
@@ -253,7 +266,7 @@ def fit_model(
             model=model,
             args=arguments,
             train_dataset=dataset,
-            data_collator=Described(collator),
+            data_collator=Described(collator) if turns is None else turns,
             callbacks=[epochs, watch, log],
             **trainer_settings,
         )
@@ -261,6 +274,7 @@ def fit_model(
         trainer.length_bucket = settings.length_bucket
         trainer.compressor_rate = settings.compressor_learning_rate
         trainer.checkpoints, trainer.log_rows = checkpoints, log.rows
+        trainer.turns = turns
         # Both write to stdout or draw a second bar; stdout is for data.
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
