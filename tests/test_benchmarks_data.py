@@ -279,3 +279,17 @@ def test_names():
     assert {spec.metric for spec in SPECS.values()} == set(metrics.METRICS)
     for spec in SPECS.values():
         assert re.fullmatch(r"arXiv \d{4}\.\d{5}", spec.paper)
+
+
+def test_options_of_mmbench_that_say_none_are_options(tmp_path):
+    rows = mmbench().to_pylist()
+    for row in rows:
+        if row["index"] % 1_000_000 == 1:
+            row |= {"C": "None", "answer": "C"} if row["index"] == 1 else {"D": "NaN", "C": "nan"}
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "mmbench.parquet")
+    items = items_of("mmbench", tmp_path, tmp_path, incomplete=True)
+    found = {item.item_id: item for item in items}
+    assert found["1"].choices == ("up", "down", "None")
+    assert "\nC. None\n" in found["1"].prompt
+    assert found["1"].references == ["C"]
+    assert found["1000001"].choices == ("down", "up")

@@ -279,6 +279,26 @@ def test_mmbench_circles_golden():
         total(circle_rows([(1, 1), (1,)]))
 
 
+def test_mmbench_circles_have_as_many_rows_as_options_that_are_there():
+    def circle(choices, n_rows):
+        extra = {"group": "7", "choices": choices}
+        return rows_of("mmbench", [("A", "A", "7", extra)] * n_rows)
+
+    for choices, n_rows in (
+        (["x", "y"], 2),
+        (["x", "y", "z", "nan"], 3),
+        (["x", "", "y", "None"], 3),
+        (["x", "y", "z", "w"], 4),
+    ):
+        assert total(circle(choices, n_rows))["score"] == 1
+        with pytest.raises(InputError, match=f"has {n_rows - 1} of its {n_rows} rotations"):
+            total(circle(choices, n_rows - 1))
+    # Of the whole split no row is missing: a short circle is then the data's own.
+    shortest = circle_rows([(1,)] + [(1, 1)] * 2164)
+    assert len(shortest) == SPECS["mmbench"].n_rows
+    assert total(shortest)["score"] == 1
+
+
 @pytest.mark.parametrize("name", ["mme", "pope", "mmbench"])
 def test_standard_errors_are_those_of_many_draws_of_images(name):
     rng = random.Random(name)

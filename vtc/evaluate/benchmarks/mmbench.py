@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 from vtc.evaluate.benchmarks.mmbench_last import last_letter
 from vtc.evaluate.benchmarks.rows import DataRow
@@ -82,13 +83,18 @@ def total(rows: Sequence[Row]) -> Total:
 
 
 def incomplete(rows: Sequence[Row]) -> str | None:
-    """Which question does not have a row for each of its options."""
+    """Which question does not have a row for each of its options, of those that are there.
+
+    A question of 2 options has 2 rows, of 3 three. With all rows of the split nothing is missing,
+    whatever its circles are: the harness scores those rows that there are.
+    """
     sizes = Counter(row["group"] for row in rows)
+    whole = len(rows) == SPEC.n_rows
     for row in rows:
         if not row["group"]:
             return f"item {row['item_id']} has no group"
-        wanted = len(row["choices"] or ())
-        if sizes[row["group"]] < wanted:
+        wanted = sum(map(_is_there, row["choices"] or ()))
+        if sizes[row["group"]] < wanted and not whole:
             return f"question {row['group']} has {sizes[row['group']]} of its {wanted} rotations"
     return None
 
@@ -109,11 +115,11 @@ def group(row: DataRow) -> str:
 
 
 def item(row: DataRow) -> Item:
-    """A row as an item; `hint` and the options C to E may say "nan"."""
+    """A row as an item; `hint` and the options C to E may say "nan". "None" is an option."""
     question, hint = row.text("question"), row.maybe("hint")
     columns = [option for option in LETTERS if option in row.cells]
     # A and B are always there: a text "nan" or "None" in them is an option.
-    texts = [row.text(o) if o in "AB" else row.maybe(o) for o in columns or "AB"]
+    texts = [row.text(o) if o in "AB" or _is_there(row.cells[o]) else None for o in columns or "AB"]
     while texts and texts[-1] is None:
         texts.pop()
     choices = [text or "" for text in texts]
@@ -142,8 +148,8 @@ def _lines(choices: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _is_there(choice: str | None) -> bool:
-    return choice is not None and choice.strip().lower() not in ("", "nan")
+def _is_there(choice: Any) -> bool:
+    return choice is not None and str(choice).strip().lower() not in ("", "nan")
 
 
 SPEC = Spec(
