@@ -1,17 +1,25 @@
 """How often the interval of alpha/beta covers the truth, in simulated studies.
 
     python benchmarks/law_coverage.py [--replicates 1000] [--truth log-linear|power]
+    python benchmarks/law_coverage.py --replicates 300 --images 400
 
 A study is the published one's design (4 sizes, 7 token counts) with run noise and an effect of
 each LLM that hits all its points. `log-linear` is the truth of the published coverage figures;
 `power` has steeper exponents and an irreducible error, as small worlds do.
+
+With `--images` every run answers the same items, a new draw of them for each study, five an image;
+items differ in hardness and in how far N and V help with them. The truth is that of all items there
+could be: the split-plot interval, which takes the items as given, must miss it, and the one over
+images must not.
 """
 
 import argparse
 
 import numpy as np
 
+from vtc.law.estimate import Settings, estimate
 from vtc.law.intervals import ratio_interval, surrogate
+from vtc.law.points import Point, Points
 from vtc.law.varpro import fit_many
 
 SIZES = np.log([0.5, 1.8, 4.0, 7.0])
@@ -26,6 +34,7 @@ def main() -> None:
     parser.add_argument("--replicates", type=int, default=1000)
     parser.add_argument("--truth", choices=("log-linear", "power"), default="log-linear")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--images", type=int, default=0)
     options = parser.parse_args()
     log_n, log_v = (grid.ravel() for grid in np.meshgrid(SIZES, TOKENS, indexing="ij"))
     if options.truth == "power":
@@ -33,6 +42,11 @@ def main() -> None:
     else:
         mean, ratio = 0.590172 - 0.0383889 * log_n - 0.0081358 * log_v, 0.0383889 / 0.0081358
     for llm_sd in LLM_SDS:
+        if options.images:
+            print(
+                f"LLM sd {llm_sd:.3f}:", image_coverage(log_n, log_v, mean, ratio, llm_sd, options)
+            )
+            continue
         print(f"LLM sd {llm_sd:.3f}:", coverage(log_n, log_v, mean, ratio, llm_sd, options))
 
 
@@ -53,6 +67,44 @@ def coverage(log_n, log_v, mean, ratio, llm_sd, options) -> str:
         widths.append(interval[1] - interval[0])
     share = covered / max(len(widths), 1)
     return f"coverage {share:.3f}, median width {np.median(widths):.3g}, no interval {missing}"
+
+
+def image_coverage(log_n, log_v, mean, ratio, llm_sd, options) -> str:
+    """The shares of studies whose intervals, with items given and over images, cover `ratio`."""
+    rng = np.random.default_rng(options.seed)
+    n, per_image = options.images, 5
+    given = over = 0
+    for _ in range(options.replicates):
+        effects = np.repeat(rng.normal(0, llm_sd, len(SIZES)), len(TOKENS))
+        runs = effects + rng.normal(0, RUN_SD, len(mean))
+        # An image's items share half of what is theirs; chance answers come on top.
+        own = [np.repeat(rng.normal(0, sd, n), per_image) + rng.normal(0, sd, n * per_image)
+               for sd in (0.25, 0.02, 0.01)]  # fmt: skip
+        centred = (log_n - log_n.mean(), log_v - log_v.mean())
+        errors = (
+            (mean + runs)[:, None]
+            + own[0]
+            + sum(np.outer(x, slopes) for x, slopes in zip(centred, own[1:], strict=True))
+        )
+        errors = errors + rng.normal(0, 0.15, errors.shape)
+        points = errors.mean(axis=1)
+        moved = -((errors - points[:, None]).reshape(len(mean), n, per_image).sum(axis=2))
+        moved /= errors.shape[1]
+        names = [f"image-{number}" for number in range(n)]
+        cells = [
+            Point(round(np.exp(a) * 1e9), round(np.exp(b)), float(e), f"r{at}")
+            for at, (a, b, e) in enumerate(zip(log_n, log_v, points, strict=True))
+        ]
+        study = Points("t", tuple(cells), "nominal", benchmarks=("b",))
+        images = {(str(p.run), p.visual_tokens, "b"): dict(zip(names, row.tolist(), strict=True))
+                  for p, row in zip(cells, moved, strict=True)}  # fmt: skip
+        row = estimate(study, Settings(n_draws=10, seed=options.seed), images)
+        if row["ratio_low"] is not None:
+            given += row["ratio_low"] <= ratio <= row["ratio_high"]
+        low, high = row["ratio_items_low"] or 0.0, row["ratio_items_high"] or np.inf
+        over += low <= ratio <= high
+    share = given / options.replicates, over / options.replicates
+    return f"items as given {share[0]:.3f}, over images {share[1]:.3f}"
 
 
 if __name__ == "__main__":

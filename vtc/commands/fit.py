@@ -53,6 +53,16 @@ FORMS = ("power", "power-d0", "log-linear", "logit-linear", "interaction", "addi
 @click.option(
     "--holdout", metavar="CONDITION", help="Hold points out and predict them: 'n_params>=7b'."
 )
+@click.option(
+    "--by",
+    type=click.Choice(("benchmark", "compressor", "encoder", "family")),
+    help="A law for each of these, in place of one a task (benchmark: and that of their mean).",
+)
+@click.option(
+    "--share",
+    type=click.Choice(("exponents", "alpha")),
+    help="With --by: the groups share alpha and beta, or alpha; each keeps k and D.",
+)
 @click.option("--drop-suspect", is_flag=True, help="Leave out rows whose note begins 'suspect'.")
 @click.option(
     "--level",
@@ -77,12 +87,15 @@ def fit(out, fmt, force, **settings) -> None:
     """Fit Y(N, V) = k N^-alpha V^-beta + D to a table, one law a task, with intervals.
 
     TABLE is CSV, Parquet or JSON (`-`: stdin): a scores table, or any table with
-    visual_tokens, n_params (a count) or n_params_b (billions), and error or score.
+    visual_tokens, n_params (a count) or n_params_b (billions), and error or score. A file of
+    predictions is scored first, and its images are resampled for intervals over other items.
 
     \b
     Example:
       vtc fit scores.parquet -o law.parquet
       vtc fit points.csv --holdout 'n_params>=7b'
+      vtc fit predictions.parquet --by benchmark -o laws.parquet
+      vtc fit scores.parquet --by compressor --share alpha
       vtc fit points.csv --form all --at 14b:1,14b:576
     """
     from vtc import console
@@ -92,13 +105,14 @@ def fit(out, fmt, force, **settings) -> None:
 
     chosen = write.check_output(out, fmt, force)
     request = Request(**settings)
+    material = _material(request.table)
     if request.form == "power":
-        fitted = fit_table(request)
+        fitted = fit_table(request, material)
         rows = [row for row, _ in fitted]
         lines = [line for row, n_dropped in fitted for line in describe(row, n_dropped)]
-        spec, columns = specs.LAW, COLUMNS
+        spec, columns = specs.LAW, COLUMNS if request.by is None else ("group", *COLUMNS)
     else:
-        rows, lines = compare_table(request)
+        rows, lines = compare_table(request, material)
         spec, columns = specs.FORMS, FORM_COLUMNS
     for line in lines:
         console.say(line)
@@ -108,3 +122,14 @@ def fit(out, fmt, force, **settings) -> None:
             settings=request.settings(), inputs=[request.table], seed=request.seed
         )
     options.emit(rows, spec, out, fmt, force, footer=footer, columns=columns)
+
+
+def _material(table: str):
+    """What is fitted: the table's rows, or, of a file of predictions, its scores by image."""
+    from vtc.evaluate.influences import is_predictions, read_influences
+    from vtc.law.points import read_table
+    from vtc.law.run import Material
+
+    if is_predictions(table):
+        return Material(*read_influences(table))
+    return Material(read_table(table))

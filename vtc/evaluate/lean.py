@@ -22,8 +22,10 @@ def lean(rows: Iterable[Mapping[str, Any]], compat: bool) -> Iterator[Mapping[st
         if metrics.METRICS[row["metric"]].summer(compat) is not mean:
             yield row
             continue
-        cells = {name: row.get(name) for name in _SHARED}
-        common = shared.setdefault(tuple(cells.values()), cells)
+        cells = tuple(map(row.get, _SHARED))
+        common = shared.get(cells)
+        if common is None:
+            common = shared[cells] = dict(zip(_SHARED, cells, strict=True))
         image = images.setdefault(row["image_id"], row["image_id"])
         yield _Lean(common, row["item_id"], image, row["score"])
 
@@ -34,7 +36,7 @@ class _Lean(Mapping):
     __slots__ = ("common", "image_id", "item_id", "score")
 
     def __init__(self, common: dict[str, Any], item_id: str, image_id: str, score: float):
-        self.common = common
+        self.common = common  # One object for all rows of a run and benchmark.
         self.item_id = item_id
         self.image_id = image_id
         self.score = score

@@ -1,6 +1,6 @@
 """Reading predictions to score: our own table, the minimal one of anybody, or lmms-eval's logs."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from vtc.evaluate.truths import Held, as_cells, read_truths
 from vtc.tables import specs
 from vtc.tables.cells import checked
 from vtc.tables.read import stream_rows, title
+from vtc.tables.spec import Column
 
 NEEDED = (
     *SHARED,
@@ -33,6 +34,10 @@ GIVEN = ("run_id", "backbone", "family", "n_params", "visual_tokens", "compresso
 """Columns of a run that a caller may give for a table that lacks them."""
 
 _COLUMNS = [column for column in specs.PREDICTIONS.columns if column.name in NEEDED]
+_SHARED_COLUMNS = [column for column in _COLUMNS if column.name in SHARED]
+_OWN_COLUMNS = [column for column in _COLUMNS if column.name not in SHARED]
+_MOST_RUNS = 10_000
+_checked_runs: dict[tuple, dict[str, Any]] = {}
 _BY_NAME = {column.name: column for column in _COLUMNS}
 
 
@@ -174,13 +179,35 @@ def _complete(
     cells.setdefault("image_id", str(cells["item_id"]))
     if "references" in cells:
         cells["references"] = answers_of(cells["references"])
-    for column in _COLUMNS:
-        if column.name not in cells and not column.nullable:
+    # A run's own cells recur in all of its rows: each combination of them is checked once.
+    run = tuple(map(cells.get, SHARED))
+    try:
+        shared = _checked_runs.get(run)
+    except TypeError:  # A list or an object, which its check names.
+        shared = None
+    if shared is None:
+        shared = _all_checked(_SHARED_COLUMNS, cells, row, where)
+        if len(_checked_runs) >= _MOST_RUNS:
+            _checked_runs.clear()
+        _checked_runs[run] = shared
+    return {**shared, **_all_checked(_OWN_COLUMNS, cells, row, where)}
+
+
+def _all_checked(
+    columns: Sequence[Column], cells: Mapping[str, Any], row: Mapping[str, Any], where: str
+) -> dict[str, Any]:
+    found = {}
+    for column in columns:
+        cell = cells.get(column.name)
+        if cell is not None:
+            cell = checked(cell, column, where)
+        elif not column.nullable:
             state = "empty" if column.name in row else "missing"
             raise InputError(
                 f"{where}: column '{column.name}' is {state}; {_way_out(column.name, cells)}"
             )
-    return {column.name: checked(cells.get(column.name), column, where) for column in _COLUMNS}
+        found[column.name] = cell
+    return found
 
 
 def _refuse_contradiction(cell: Any, value: Any, key: str, where: str) -> None:

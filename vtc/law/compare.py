@@ -69,13 +69,13 @@ def compare(points: Points, names: Sequence[str], interest: Interest) -> list[di
     refuse_hopeless(points, log_n, log_v, errors)
     if len(points.sizes) < 2:
         raise NoAnswerError(
-            f"no comparison for task '{points.task}': one LLM size cannot tell forms of a law in "
+            f"no comparison for {points.title}: one LLM size cannot tell forms of a law in "
             "N and V apart; add runs of another size"
         )
     fits = [_fit(FORMS[name], log_n, log_v, errors) for name in names]
     found = sorted((fit for fit in fits if fit is not None), key=lambda f: (f.aicc, f.sse))
     if not found:
-        raise NoAnswerError(f"no law for task '{points.task}': no form asked for fits the points")
+        raise NoAnswerError(f"no law for {points.title}: no form asked for fits the points")
     ties = _ties(found)
     rows = []
     for rank, fitted in enumerate(found, start=1):

@@ -46,10 +46,10 @@ def split(points: Points, condition: str) -> tuple[Points, tuple[Point, ...]]:
     out = tuple(point for point in points.points if held(point))
     kept = [point for point in points.points if not held(point)]
     if not out:
-        raise InputError(f"--holdout '{condition}' matches no point of task '{points.task}'")
+        raise InputError(f"--holdout '{condition}' matches no point of {points.title}")
     if len(kept) < MIN_POINTS:
         raise InputError(
-            f"--holdout '{condition}' leaves {len(kept)} points of task '{points.task}'; "
+            f"--holdout '{condition}' leaves {len(kept)} points of {points.title}; "
             f"a law needs at least {MIN_POINTS}"
         )
     return points.subset(kept), out
@@ -75,4 +75,11 @@ def assess(row: Mapping[str, Any], out: tuple[Point, ...], condition: str) -> di
         "holdout_bias": sum(gaps) / len(gaps),
         "holdout_mape": sum(shares) / len(shares) if shares else None,
         "holdout_max_ape": max(shares) if shares else None,
+        "holdout_n_params": [float(p.n_params) for p in out],
+        "holdout_visual_tokens": [float(p.visual_tokens) for p in out],
+        "holdout_error": [p.error for p in out],
+        "holdout_predicted": [predicted for predicted, _ in pairs],
+        "holdout_noise": math.sqrt(sum(gap * gap for gap in gaps) / len(gaps)) / row["run_sd"]
+        if row.get("run_sd")
+        else None,
     }

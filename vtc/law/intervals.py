@@ -123,9 +123,28 @@ def draw_laws(
     rng: np.random.Generator,
 ) -> Fits:
     """Refits [n_draws] of the fitted law plus split-plot noise, all with 0 <= D < 1."""
+    return refit(log_n, log_v, fit, splitplot.draw_noise(strata, n_draws, rng))
+
+
+def refit(log_n: np.ndarray, log_v: np.ndarray, fit: Fits, noise: np.ndarray) -> Fits:
+    """Refits of the fitted law plus each row of `noise` [R, n], all with 0 <= D < 1."""
     fitted = fit.k[0] * np.exp(-fit.alpha[0] * log_n - fit.beta[0] * log_v) + fit.d[0]
-    draws = fit_many(log_n, log_v, fitted + splitplot.draw_noise(strata, n_draws, rng))
+    draws = fit_many(log_n, log_v, fitted + noise)
     return Fits(*(column[np.isfinite(draws.sse)] for column in draws))
+
+
+def ratio_quantiles(draws: Fits, level: float) -> tuple[float | None, float | None]:
+    """Central interval of alpha / beta over draws; an end is None where it is zero or unbounded.
+
+    A draw with beta <= 0 < alpha counts as infinite, one with alpha <= 0 as zero.
+    """
+    beta = np.where(draws.beta > 0, draws.beta, 1.0)
+    ratios = np.where(draws.beta > 0, np.maximum(draws.alpha, 0.0) / beta, np.inf)
+    ratios = np.sort(np.where(draws.alpha > 0, ratios, 0.0))
+    ends = [float(ratios[round(share * (len(ratios) - 1))])
+            for share in ((1 - level) / 2, (1 + level) / 2)]  # fmt: skip
+    low, high = (end if 0 < end < math.inf else None for end in ends)
+    return low, high
 
 
 class LeaveOut(NamedTuple):

@@ -5,33 +5,25 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
-from vtc.catalog import llms
 from vtc.errors import InputError
+from vtc.law.cells import CONVENTIONS, Point, family, point
 from vtc.tables.compressors import compressor_name
-from vtc.tables.read import number, read_rows, title
+from vtc.tables.read import read_rows, title
+
+__all__ = ["CONVENTIONS", "GROUPINGS", "MIN_POINTS", "Point", "Points", "read_points", "read_table"]
 
 MIN_POINTS = 4
-CONVENTIONS = {
-    "nominal": "n_params",
-    "total": "n_params_total",
-    "non-embedding": "n_params_nonembedding",
-}
-ROUNDING = 0.006  # of an error and a score of two digits each
-
-
-class Point(NamedTuple):
-    """One run: N (parameters), V (visual tokens) and its error, a share in [0, 1]."""
-
-    n_params: int
-    visual_tokens: int
-    error: float
+GROUPINGS = ("benchmark", "compressor", "encoder", "family")
 
 
 @dataclass(frozen=True)
 class Points:
-    """The points of one task, and what is to be known about them."""
+    """The points of one task, or of one group of it, and what is to be known about them.
+
+    `by` and `group`: the column that the task was split by, and its value here.
+    """
 
     task: str
     points: tuple[Point, ...]
@@ -40,6 +32,15 @@ class Points:
     compressors: tuple[str, ...] = ()
     n_suspect: int = 0
     n_dropped: int = 0
+    by: str | None = None
+    group: str | None = None
+    benchmarks: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """What a message calls them."""
+        group = "" if self.group is None else f", {self.by} '{self.group}'"
+        return f"task '{self.task}'{group}"
 
     @property
     def sizes(self) -> list[int]:
@@ -52,7 +53,7 @@ class Points:
 
     def sha(self) -> str:
         """SHA-256 of the points, in hex: equal for equal data in any order."""
-        return hashlib.sha256(json.dumps(sorted(self.points)).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(sorted(p[:3] for p in self.points)).encode()).hexdigest()
 
 
 def read_table(table: str) -> list[dict[str, Any]]:
@@ -78,8 +79,11 @@ def read_points(
     tasks: Sequence[str] = (),
     convention: str = "nominal",
     drop_suspect: bool = False,
+    by: str | None = None,
 ) -> list[Points]:
     """The points of each task of a table, tasks in their order of appearance.
+
+    With `by`, a column of GROUPINGS, the points of each group of each task.
 
     A table needs visual_tokens; n_params (a count) or n_params_b (billions); error or score. A
     scores table with several benchmarks a task gives one point a run: the mean over its benchmarks.
@@ -99,7 +103,32 @@ def read_points(
         if task not in by_task:
             have = ", ".join(by_task)
             raise InputError(f"{source} has no rows of task '{task}'; it has {have}")
-    return [_task_points(task, by_task[task], source, convention, drop_suspect) for task in wanted]
+    found = []
+    for task in wanted:
+        empty = Points(task, (), convention, by=by)
+        for group, own in _groups(by_task[task], by, source).items():
+            found.append(_task_points(replace(empty, group=group), own, source, drop_suspect))
+    return found
+
+
+def _groups(
+    rows: Sequence[tuple[int, Mapping[str, Any]]], by: str | None, source: str
+) -> dict[str | None, list[tuple[int, Mapping[str, Any]]]]:
+    """The rows of each value of the column `by`; all of them under None without it."""
+    if by is None:
+        return {None: list(rows)}
+    groups: dict[str | None, list[tuple[int, Mapping[str, Any]]]] = defaultdict(list)
+    for index, row in rows:
+        named = {"family": family, "compressor": compressor_name}.get(by)
+        value = named(row) if named else row.get(by)
+        if value is None:
+            known = " and the catalog does not know its backbone" if by == "family" else ""
+            raise InputError(
+                f"{source}, row {index}: column '{by}' is missing or empty{known}; --by {by} "
+                "needs it in every row"
+            )
+        groups[str(value)].append((index, row))
+    return groups
 
 
 def _refuse_columns(rows: Sequence[Mapping[str, Any]], source: str) -> None:
@@ -125,10 +154,9 @@ def _task(row: Mapping[str, Any], tasks: Sequence[str]) -> str:
 
 
 def _task_points(
-    task: str,
+    empty: Points,
     rows: Sequence[tuple[int, Mapping[str, Any]]],
     source: str,
-    convention: str,
     drop_suspect: bool,
 ) -> Points:
     suspect = [pair for pair in rows if str(pair[1].get("note") or "").startswith("suspect")]
@@ -136,28 +164,28 @@ def _task_points(
         rows = [pair for pair in rows if pair not in suspect]
     runs: dict[tuple, dict[str, Point]] = {}
     for index, row in rows:
-        point = _point(row, f"{source}, row {index}", convention)
+        found = point(row, f"{source}, row {index}", empty.convention)
         # Without a run's name every row is a run of its own.
         named = row.get("run_id") is not None and row.get("benchmark") is not None
-        key = (row["run_id"] if named else index, point.visual_tokens)
+        key = (row["run_id"] if named else index, found.visual_tokens)
         benchmark = str(row.get("benchmark"))
         if benchmark in runs.setdefault(key, {}):
             raise InputError(f"{source}, row {index}: run {key[0]} has {benchmark} twice")
-        runs[key][benchmark] = point
+        runs[key][benchmark] = found
     points = _mean_over_benchmarks(runs, source)
     if len(points) < MIN_POINTS:
         raise InputError(
-            f"{source}: task '{task}' has {len(points)} point{'s' * (len(points) != 1)} (runs); "
+            f"{source}: {empty.title} has {len(points)} point{'s' * (len(points) != 1)} (runs); "
             f"a law needs at least {MIN_POINTS}"
         )
-    return Points(
-        task,
-        tuple(points),
-        convention,
-        _distinct(_family(row) for _, row in rows),
-        _distinct(compressor_name(row) for _, row in rows),
-        0 if drop_suspect else len(suspect),
-        len(suspect) if drop_suspect else 0,
+    return replace(
+        empty,
+        points=tuple(points),
+        families=_distinct(family(row) for _, row in rows),
+        compressors=_distinct(compressor_name(row) for _, row in rows),
+        benchmarks=_distinct(row.get("benchmark") for _, row in rows),
+        n_suspect=0 if drop_suspect else len(suspect),
+        n_dropped=len(suspect) if drop_suspect else 0,
     )
 
 
@@ -174,75 +202,10 @@ def _mean_over_benchmarks(runs: Mapping[tuple, Mapping[str, Point]], source: str
                 "which other runs of its task have"
             )
         first = next(iter(found.values()))
-        mean = sum(point.error for point in found.values()) / len(found)
-        points.append(Point(first.n_params, first.visual_tokens, mean))
+        mean = sum(own.error for own in found.values()) / len(found)
+        points.append(first._replace(error=mean))
     return points
 
 
 def _distinct(cells: Iterable[Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(cell) for cell in cells if cell is not None))
-
-
-def _family(row: Mapping[str, Any]) -> str | None:
-    """The row's family, else that of its backbone in the catalog."""
-    if row.get("family") is not None:
-        return row["family"]
-    llm = llms.find(str(row.get("backbone") or ""))
-    return llm.family if llm else None
-
-
-def _point(row: Mapping[str, Any], where: str, convention: str) -> Point:
-    tokens = _cell(row, "visual_tokens", where)
-    if tokens < 1 or tokens != int(tokens):
-        raise InputError(f"{where}: visual_tokens {tokens:g} is not a whole number of at least 1")
-    return Point(_n_params(row, where, convention), int(tokens), _error(row, where))
-
-
-def _error(row: Mapping[str, Any], where: str) -> float:
-    shares = {
-        name: _share(row, name, where) for name in ("error", "score") if row.get(name) is not None
-    }
-    if not shares:
-        raise InputError(f"{where}: needs a column 'error' or 'score' with a number")
-    if len(shares) == 2 and abs(shares["error"] + shares["score"] - 1) > ROUNDING:
-        raise InputError(
-            f"{where}: error {shares['error']:g} and score {shares['score']:g} do not add up to 1"
-        )
-    return shares["error"] if "error" in shares else 1 - shares["score"]
-
-
-def _share(row: Mapping[str, Any], name: str, where: str) -> float:
-    value = _cell(row, name, where)
-    if not -1e-9 <= value <= 1 + 1e-9:
-        percent = "; divide percentages by 100" if 1 < value <= 100 else ""
-        raise InputError(f"{where}: {name} is {value:g}; it is a share between 0 and 1{percent}")
-    return min(max(value, 0.0), 1.0)
-
-
-def _n_params(row: Mapping[str, Any], where: str, convention: str) -> int:
-    column = CONVENTIONS[convention]
-    names = (column, "n_params_b") if convention == "nominal" else (column,)
-    given = [name for name in names if row.get(name) is not None]
-    counts = [llms.checked_count(_cell(row, name, where), name, where) for name in given]
-    if not counts:
-        return _from_catalog(row, column, where)
-    if max(counts) > 1.01 * min(counts):
-        raise InputError(f"{where}: n_params and n_params_b disagree; keep one of them")
-    return counts[0]
-
-
-def _from_catalog(row: Mapping[str, Any], column: str, where: str) -> int:
-    llm = llms.find(str(row.get("backbone") or ""))
-    if llm is None:
-        names = "'n_params' or 'n_params_b'" if column == "n_params" else f"'{column}'"
-        raise InputError(
-            f"{where}: needs a column {names} with a number, "
-            "or a 'backbone' that the catalog of LLMs knows"
-        )
-    return getattr(llm, column)
-
-
-def _cell(row: Mapping[str, Any], column: str, where: str) -> float:
-    if row.get(column) is None:
-        raise InputError(f"{where}: column '{column}' is missing or empty")
-    return number(row[column], f"{where}, column '{column}'")

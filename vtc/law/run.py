@@ -1,13 +1,18 @@
 """A whole fit: a table in, rows of the law table out."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from itertools import groupby
+from typing import Any, NamedTuple
 
 from vtc.errors import InputError
-from vtc.law import holdout
-from vtc.law.estimate import Settings, estimate
+from vtc.law import foretell, holdout
+from vtc.law.estimate import estimate
+from vtc.law.groups import add_jackknife, group_rows, of_task
+from vtc.law.items import Images
 from vtc.law.points import Points, read_points, read_table
+from vtc.law.rows import Settings
 from vtc.tables.read import title
 
 
@@ -29,23 +34,49 @@ class Request:
     form: str = "power"
     at: str | None = None
     flops: float | None = None
+    by: str | None = None
+    share: str | None = None
 
     def settings(self) -> dict[str, Any]:
         """The settings as they go into a footer."""
         return asdict(self)
 
 
-def fit_table(request: Request) -> list[tuple[dict[str, Any], int]]:
-    """A row of the law table for each task, and how many suspect rows were left out of it.
+class Material(NamedTuple):
+    """What is fitted: rows of points or scores, and what images move each score by, if known."""
 
+    rows: Sequence[Mapping[str, Any]]
+    images: Images | None = None
+
+
+class Fitted(NamedTuple):
+    """A row of the law table, how many suspect rows were left out of it."""
+
+    row: dict[str, Any]
+    n_dropped: int
+
+
+def fit_table(request: Request, material: Material | None = None) -> list[Fitted]:
+    """A row of the law table for each task and group, and how many suspect rows were left out.
+
+    `material` is what stands in the request's table, where it is read already.
     Raises InputError for a table that cannot be used, NoAnswerError if no law can be fitted.
     """
-    for flag, value in (("--at", request.at), ("--flops", request.flops)):
-        if value is not None:
-            raise InputError(f"{flag} compares forms; give --form all, or a form, with it")
-    if request.exponents is not None and request.method != "varpro":
-        raise InputError(f"--exponents and --method {request.method} exclude each other; give one")
-    settings = Settings(
+    _refuse_contradictions(request)
+    material = material or Material(read_table(request.table))
+    settings = _settings(request)
+    if request.by is None:
+        return [
+            _fit_one(points, request, settings, material) for points in _read(request, material)
+        ]
+    found = []
+    for task, own in groupby(_read(request, material, request.by), lambda points: points.task):
+        found += _fit_groups(task, list(own), request, settings, material)
+    return found
+
+
+def _settings(request: Request) -> Settings:
+    return Settings(
         request.method,
         request.level,
         request.n_draws,
@@ -53,19 +84,80 @@ def fit_table(request: Request) -> list[tuple[dict[str, Any], int]]:
         request.text_tokens,
         parse_exponents(request.exponents),
     )
-    fitted = []
-    for points in _tasks(request):
-        out = ()
-        if request.holdout is not None:
-            points, out = holdout.split(points, request.holdout)
-        row = estimate(points, settings)
-        if request.holdout is not None:
-            row.update(holdout.assess(row, out, request.holdout))
-        fitted.append((row, points.n_dropped))
-    return fitted
 
 
-def compare_table(request: Request) -> tuple[list[dict[str, Any]], list[str]]:
+def _refuse_contradictions(request: Request) -> None:
+    for flag, value in (("--at", request.at), ("--flops", request.flops)):
+        if value is not None:
+            raise InputError(f"{flag} compares forms; give --form all, or a form, with it")
+    if request.exponents is not None and request.method != "varpro":
+        raise InputError(f"--exponents and --method {request.method} exclude each other; give one")
+    if request.share is not None and request.by is None:
+        raise InputError(
+            f"--share {request.share} says what groups share; name their column with --by"
+        )
+    if request.share is not None and (request.exponents or request.method != "varpro"):
+        flag = "--exponents" if request.exponents else f"--method {request.method}"
+        raise InputError(f"{flag} and --share exclude each other; give one")
+
+
+def _fit_one(points: Points, request: Request, settings: Settings, material: Material) -> Fitted:
+    kept, out = _split(points, request)
+    row = estimate(kept, settings, material.images)
+    return Fitted(_assessed(row, kept, out, request, settings), points.n_dropped)
+
+
+def _split(points: Points, request: Request) -> tuple[Points, tuple]:
+    if request.holdout is None:
+        return points, ()
+    return holdout.split(points, request.holdout)
+
+
+def _assessed(
+    row: dict[str, Any], kept: Points, out: tuple, request: Request, settings: Settings
+) -> dict[str, Any]:
+    if request.holdout is not None:
+        row.update(holdout.assess(row, out, request.holdout))
+        row.update(foretell.foretell(row, kept, out, settings))
+    return row
+
+
+def _fit_groups(
+    task: str, groups: list[Points], request: Request, settings: Settings, material: Material
+) -> list[Fitted]:
+    """The rows of a task's groups; of benchmarks, that of the task itself before them."""
+    parts = [_split(points, request) for points in groups]
+    rows = group_rows([kept for kept, _ in parts], settings, request.share, material.images)
+    found = [
+        Fitted(_assessed(row, kept, out, request, settings), points.n_dropped)
+        for row, points, (kept, out) in zip(rows, groups, parts, strict=True)
+    ]
+    if request.by != "benchmark":
+        return found
+    table = of_task(material.rows, task)
+
+    def read(rows: Sequence[Mapping[str, Any]]) -> Points:
+        [points] = read_points(
+            rows,
+            title(request.table),
+            tasks=(task,),
+            convention=request.convention,
+            drop_suspect=request.drop_suspect,
+        )
+        return _split(points, request)[0]
+
+    [points] = _read(request, Material(table), tasks=(task,))
+    whole = _fit_one(points, request, settings, material)
+    add_jackknife(whole.row, rows, table, read, request.level)
+    if request.share is None:
+        for name in ("alpha_between", "beta_between"):
+            whole.row[name] = next((row[name] for row in rows if row[name] is not None), None)
+    return [whole, *found]
+
+
+def compare_table(
+    request: Request, material: Material | None = None
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Rows of the forms table for every task, and sentences on them.
 
     Raises InputError for a table or settings that cannot be used, NoAnswerError if no law can be
@@ -78,6 +170,8 @@ def compare_table(request: Request) -> tuple[list[dict[str, Any]], list[str]]:
         ("--exponents", request.exponents is not None),
         ("--method", request.method != "varpro"),
         ("--holdout", request.holdout is not None),
+        ("--by", request.by is not None),
+        ("--share", request.share is not None),
     ):
         if given:
             raise InputError(f"{flag} is for the power law; leave out --form {request.form} or it")
@@ -85,7 +179,7 @@ def compare_table(request: Request) -> tuple[list[dict[str, Any]], list[str]]:
     at = compare.parse_at(request.at)
     interest = compare.Interest(at, request.flops, request.text_tokens)
     rows, lines = [], []
-    for points in _tasks(request):
+    for points in _read(request, material or Material(read_table(request.table))):
         found = compare.compare(points, names, interest)
         rows += found
         lines += compare.describe(found)
@@ -96,13 +190,19 @@ def compare_table(request: Request) -> tuple[list[dict[str, Any]], list[str]]:
     return rows, lines
 
 
-def _tasks(request: Request) -> list[Points]:
+def _read(
+    request: Request,
+    material: Material,
+    by: str | None = None,
+    tasks: tuple[str, ...] | None = None,
+) -> list[Points]:
     return read_points(
-        read_table(request.table),
+        material.rows,
         title(request.table),
-        tasks=request.tasks,
+        tasks=request.tasks if tasks is None else tasks,
         convention=request.convention,
         drop_suspect=request.drop_suspect,
+        by=by,
     )
 
 

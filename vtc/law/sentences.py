@@ -3,17 +3,19 @@
 from collections.abc import Mapping
 from typing import Any
 
+from vtc.law import group_words, held_out_words
 from vtc.tables.quantity import format_count
 
 
 def describe(row: Mapping[str, Any], n_dropped: int = 0) -> list[str]:
     """Sentences on a row of the law table, the finding first, then its doubts."""
-    head = f"{row['task']}: "
-    lines = [head + _law(row), *_finding(row), *_doubts(row)]
+    group = "" if row.get("group") is None else f", {row['by']} {row['group']}"
+    head = f"{row['task']}{group}: "
+    lines = [head + _law(row), *_finding(row), *_doubts(row), *group_words.sentences(row)]
     if n_dropped:
         lines.append(f"{n_dropped} suspect rows were left out.")
     if row.get("holdout"):
-        lines.append(_holdout(row))
+        lines += held_out_words.sentences(row)
     return [line if line.startswith(head) else f"  {line}" for line in lines]
 
 
@@ -77,6 +79,8 @@ def _doubts(row: Mapping[str, Any]) -> list[str]:
     flags, lines = row["flags"], []
     if row.get("interval_method") and row["ratio"] and "no_degrees_of_freedom" not in flags:
         lines.append(_interval_sentence(row))
+    if row.get("item_sd") is not None:
+        lines.append(_items(row))
     if "d_at_bound" in flags or "weakly_identified_exponents" in flags:
         lines.append(_not_identified(row))
     lines += [sentence for flag, sentence in _SENTENCES.items() if flag in flags]
@@ -98,6 +102,19 @@ def _interval_sentence(row: Mapping[str, Any]) -> str:
     if row.get("p_alpha_larger") is not None:
         text += f"; alpha > beta in {row['p_alpha_larger']:.1%} of the draws"
     return text + "."
+
+
+def _items(row: Mapping[str, Any]) -> str:
+    low, high = row.get("ratio_items_low"), row.get("ratio_items_high")
+    text = (
+        f"A point's images leave it a standard error of {row['item_sd']:.4f}, of which "
+        f"{row['item_sd_not_shared']:.4f} does not shift all points alike (a run's own noise with "
+        f"them: {row['run_sd']:.4f})"
+    )
+    if row["ratio"] is None:
+        return f"{text}."
+    least, most = f"{low or 0:.3g}", "no bound" if high is None else f"{high:.3g}"
+    return f"{text}; with other images of the same kind alpha/beta lies in [{least}, {most}]."
 
 
 def _not_identified(row: Mapping[str, Any]) -> str:
@@ -133,17 +150,3 @@ _SENTENCES = {
     "several_compressors": "The points mix compressors, whose laws may differ.",
     "replicates": "Several runs of one N and V (such as seeds) count as replicates, a point each.",
 }
-
-
-def _holdout(row: Mapping[str, Any]) -> str:
-    shares = ""
-    if row["holdout_mape"] is not None:
-        shares = (
-            f" ({row['holdout_mape']:.2%} of the measured error on average, at most "
-            f"{row['holdout_max_ape']:.2%})"
-        )
-    noise = f", {row['holdout_rmse'] / row['rmse']:.2g} times the fit's" if row["rmse"] > 0 else ""
-    return (
-        f"Held out ({row['holdout']}, {row['holdout_points']} points): rmse "
-        f"{row['holdout_rmse']:.4f}{noise}, bias {row['holdout_bias']:+.4f}{shares}."
-    )

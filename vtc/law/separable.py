@@ -44,7 +44,18 @@ def minimise(project: Project, grid: np.ndarray, start: np.ndarray | None = None
     best = grid[np.arange(n_slices), sse.argmin(axis=1)]
     order = np.argsort(sse.min(axis=1), kind="stable")[:STARTS]
     starts = best[order] if start is None else np.vstack([best[order[:2]], start])
-    low, high = grid.min(axis=(0, 1)), grid.max(axis=(0, 1))
+    theta, now = descend(project, starts, grid.min(axis=(0, 1)), grid.max(axis=(0, 1)))
+    return theta[int(now.sse.argmin())]
+
+
+def descend(
+    project: Project, starts: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> tuple[np.ndarray, Projected]:
+    """Levenberg-Marquardt from every start [B, m] at once, within [low, high] in each unknown.
+
+    `project` is called with [B, m] and with [B * m, m], where m rows belong to each start: it may
+    give each start data of its own. Returns the unknowns [B, m] and what they project to.
+    """
     theta = np.clip(starts, low, high)
     now = project(theta)
     damping = np.full(len(theta), 1e-3)
@@ -60,7 +71,7 @@ def minimise(project: Project, grid: np.ndarray, start: np.ndarray | None = None
         damping = np.clip(np.where(better, damping / 5, damping * 4), 1e-12, 1e9)
         if ((stalled >= PATIENCE) | (np.abs(step).max(axis=1) < SETTLED)).all():
             break
-    return theta[int(now.sse.argmin())]
+    return theta, now
 
 
 def _step(

@@ -25,6 +25,7 @@ class Strata(NamedTuple):
     ms_between: float
     df_between: int
     plot_size: float  # E[ms_between] = s2 + plot_size * variance of the peculiarities
+    jacobian: np.ndarray  # [n, p]
 
 
 def split(jacobian: np.ndarray, residual: np.ndarray, plots: np.ndarray) -> Strata | None:
@@ -46,9 +47,9 @@ def split(jacobian: np.ndarray, residual: np.ndarray, plots: np.ndarray) -> Stra
     plot_size = float((unexplained * plots).sum()) / max(df_between, 1)
     # Extreme exponents can leave all but one LLM without weight: nothing between them is left.
     if df_between == 0 or plot_size <= 1e-9 * float((plots * plots).sum()):
-        return Strata(solver, plots, ms_within, df_within, ms_within, 0, 1.0)
+        return Strata(solver, plots, ms_within, df_within, ms_within, 0, 1.0, jacobian)
     ms_between = max(rss_model - rss_both, 0.0) / df_between
-    return Strata(solver, plots, ms_within, df_within, ms_between, df_between, plot_size)
+    return Strata(solver, plots, ms_within, df_within, ms_between, df_between, plot_size, jacobian)
 
 
 def standard_error(strata: Strata, gradient: np.ndarray) -> tuple[float, float]:
@@ -91,11 +92,60 @@ def draw_noise(strata: Strata, n_draws: int, rng: np.random.Generator) -> np.nda
     return noise
 
 
+def noise_sds(strata: Strata) -> tuple[float, float | None]:
+    """Standard deviations of a run's noise and of an LLM's peculiarity, in units of the error.
+
+    The second is an average over the points, and None where nothing between LLMs is left.
+    """
+    if strata.df_between == 0:
+        return strata.ms_within**0.5, None
+    shared = max(strata.ms_between - strata.ms_within, 0.0) / strata.plot_size
+    sizes = (strata.plots**2).sum(axis=1)
+    return strata.ms_within**0.5, (shared * float(sizes.mean())) ** 0.5
+
+
+def draw_new(
+    strata: Strata, plots: np.ndarray, n_draws: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Draws [R, m] of the noise of new runs, their LLMs' peculiarities included; `plots` [m, S]."""
+    within = strata.ms_within * strata.df_within / rng.chisquare(strata.df_within, n_draws)
+    noise = np.sqrt(within)[:, None] * rng.standard_normal((n_draws, len(plots)))
+    if strata.df_between:
+        drawn = rng.chisquare(strata.df_between, n_draws)
+        between = strata.ms_between * strata.df_between / drawn
+        shared = np.sqrt(np.maximum(between - within, 0.0) / strata.plot_size)
+        noise += (shared[:, None] * rng.standard_normal((n_draws, plots.shape[1]))) @ plots.T
+    return noise
+
+
+def without(strata: Strata, covariance: np.ndarray) -> Strata:
+    """The strata less the part of both mean squares that noise of known `covariance` [n, n] makes.
+
+    By the method of moments, each floored at zero: what is left is the noise of runs alone.
+    """
+    model = _basis(strata.jacobian)
+    both = _basis(np.concatenate([strata.jacobian, strata.plots], axis=1))
+    in_model = float((model * (covariance @ model)).sum())
+    in_both = float((both * (covariance @ both)).sum())
+    within = max(float(np.trace(covariance)) - in_both, 0.0) / strata.df_within
+    ms_within = max(strata.ms_within - within, 0.0)
+    ms_between = ms_within
+    if strata.df_between:
+        between = max(in_both - in_model, 0.0) / strata.df_between
+        ms_between = max(strata.ms_between - between, 0.0)
+    return strata._replace(ms_within=ms_within, ms_between=ms_between)
+
+
 def _fit(columns: np.ndarray, residual: np.ndarray) -> tuple[float, int]:
     """Residual sum of squares of a linear fit, and the rank of its columns."""
+    basis = _basis(columns)
+    left = residual - basis @ (basis.T @ residual)
+    return float(left @ left), basis.shape[1]
+
+
+def _basis(columns: np.ndarray) -> np.ndarray:
+    """[n, rank]: an orthonormal basis of the space of the columns."""
     # Columns to unit length, so that the rank does not depend on their units.
     scaled = columns / np.maximum(np.linalg.norm(columns, axis=0), 1e-300)
     u, singular, _ = np.linalg.svd(scaled, full_matrices=False)
-    rank = int((singular > 1e-9 * singular[0]).sum())
-    left = residual - u[:, :rank] @ (u[:, :rank].T @ residual)
-    return float(left @ left), rank
+    return u[:, : int((singular > 1e-9 * singular[0]).sum())]

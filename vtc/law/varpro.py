@@ -21,6 +21,10 @@ D_MAX = 1 - 1e-9
 MAX_ITERATIONS = 200
 # Rows of errors searched at once: bounds the memory of the grid stage at about 30 MB.
 CHUNK = 256
+# Refused steps in a row before a row has settled; the damping has grown by 4 to this power.
+PATIENCE = 8
+# Share of the rows in work that must still move; below it the settled ones leave.
+CROWD = 0.8
 
 
 class Fits(NamedTuple):
@@ -108,23 +112,35 @@ def _directions(n_features: int) -> np.ndarray:
 def _grid_starts(
     features: np.ndarray, errors: np.ndarray, d_min: float, d_max: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The best exponents [R, m] of the grid with D free, and with D at its lower bound."""
+    """The best exponents [R, m] of the grid with D free, and with D at its lower bound.
+
+    With x and the errors as vectors, a cell's sum of squares is what is left of the errors behind
+    their projection on x, so that the best cell is the one with the largest product.
+    """
     directions = _directions(features.shape[1])
     grid = (RADII[:, None, None] * directions).reshape(-1, features.shape[1])
     x = np.exp(grid @ features.T)
-    n = errors.shape[1]
-    sx, sxx = x.sum(axis=1), (x * x).sum(axis=1)
-    sy, syy = errors.sum(axis=1)[:, None], (errors * errors).sum(axis=1)[:, None]
-    sxy = errors @ x.T
-    slope = (sxy - sx * sy / n) / np.maximum(sxx - sx * sx / n, 1e-300)
-    d = np.clip((sy - slope * sx) / n, d_min, d_max)
+    mean_x, mean_y = x.mean(axis=1), errors.mean(axis=1)[:, None]
 
-    def best(d: np.ndarray | float) -> np.ndarray:
-        k = (sxy - d * sx) / sxx
-        sse = syy - 2 * d * sy + n * d * d - k * (sxy - d * sx)
-        return grid[np.argmin(np.where(k > 0, sse, np.inf), axis=1)]
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    rows = np.arange(len(errors))
+    held = errors - d_min
+    product = held @ unit.T
+    bound = product.argmax(axis=1)
+    bound_sse = (held * held).sum(axis=1) - np.maximum(product[rows, bound], 0.0) ** 2
 
-    return best(d), best(d_min)
+    deviation = x - mean_x[:, None]
+    length = np.maximum(np.linalg.norm(deviation, axis=1), 1e-150)
+    deviation /= length[:, None]
+    centred = errors - mean_y
+    product = centred @ deviation.T
+    # Where D would leave its range, the bound's own search has the cell.
+    drop = product * (mean_x / length)
+    product[(drop > mean_y - d_min) | (drop < mean_y - d_max)] = -1.0
+    free = product.argmax(axis=1)
+    free_sse = (centred * centred).sum(axis=1) - product[rows, free] ** 2
+    inside = (product[rows, free] > 0) & (free_sse < bound_sse)
+    return grid[np.where(inside, free, bound)], grid[bound]
 
 
 def _project(
@@ -147,7 +163,8 @@ def _polish(
     features: np.ndarray, errors: np.ndarray, start: np.ndarray, lower: float, upper: np.ndarray
 ) -> _State:
     """Levenberg-Marquardt on all rows at once; after each step k and D are projected anew."""
-    state, x = _project(features, errors, start, lower, upper)
+    found, x = _project(features, errors, start, lower, upper)
+    state, rows = found, np.arange(len(errors))
     damping = np.full(len(errors), 1e-3)
     stalled = np.zeros(len(errors), dtype=int)
     for _ in range(MAX_ITERATIONS):
@@ -166,9 +183,19 @@ def _polish(
         )
         x = np.where(better[:, None], trial_x, x)
         damping = np.clip(np.where(better, damping / 5, damping * 4), 1e-12, 1e9)
-        if (stalled >= 8).all():
-            break
-    return state
+        moving = stalled < PATIENCE
+        if moving.mean() < CROWD:
+            # Rows that have settled leave: few stay long, and all would wait for them.
+            for whole, part in zip(found, state, strict=True):
+                whole[rows] = part
+            if not moving.any():
+                return found
+            state = _State(*(part[moving] for part in state))
+            errors, upper, x = errors[moving], upper[moving], x[moving]
+            rows, damping, stalled = rows[moving], damping[moving], stalled[moving]
+    for whole, part in zip(found, state, strict=True):
+        whole[rows] = part
+    return found
 
 
 def _step(
@@ -187,19 +214,28 @@ def _step(
     """
     fitted = state.k[:, None] * x
     residual = fitted + state.d[:, None] - errors
-    columns = fitted[:, :, None] * features[None]
-    free = (state.d > lower) & (state.d < upper)
-    one = np.where(free[:, None], 1.0, 0.0) * np.ones_like(x)
-    mean = x.mean(axis=1, keepdims=True)
-    basis_x = x - np.where(free[:, None], mean, 0.0)
-    basis_x = basis_x / np.maximum(np.linalg.norm(basis_x, axis=1, keepdims=True), 1e-300)
-    basis_1 = one / np.sqrt(x.shape[1])
-    for basis in (basis_1, basis_x):
-        columns = columns - basis[:, :, None] * np.einsum("bn,bnm->bm", basis, columns)[:, None]
-    normal = np.einsum("bni,bnj->bij", columns, columns)
-    gradient = np.einsum("bni,bn->bi", columns, residual)
-    size = np.maximum(np.einsum("bii->bi", normal), 1e-30)
-    index = np.arange(normal.shape[1])
-    normal[:, index, index] = size * (1 + damping[:, None])
-    normal[:, index, index] += 1e-30
-    return -np.linalg.solve(normal, gradient[:, :, None])[:, :, 0]
+    free = ((state.d > lower) & (state.d < upper))[:, None]
+    basis = x - np.where(free, x.mean(axis=1, keepdims=True), 0.0)
+    basis /= np.maximum(np.sqrt(_dot(basis, basis)), 1e-150)[:, None]
+    columns = []
+    for feature in features.T:
+        column = fitted * feature
+        column -= np.where(free, column.mean(axis=1, keepdims=True), 0.0)
+        column -= basis * _dot(basis, column)[:, None]
+        columns.append(column)
+    gradient = [_dot(column, residual) for column in columns]
+    damped = [np.maximum(_dot(column, column), 1e-30) * (1 + damping) for column in columns]
+    if len(columns) == 1:
+        return -(gradient[0] / damped[0])[:, None]
+    cross = _dot(*columns)
+    determinant = np.maximum(damped[0] * damped[1] - cross * cross, 1e-300)
+    steps = (
+        damped[1] * gradient[0] - cross * gradient[1],
+        damped[0] * gradient[1] - cross * gradient[0],
+    )
+    return -np.stack(steps, axis=1) / determinant[:, None]
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """[B]: the products of the rows of a and b [B, n]."""
+    return np.einsum("bn,bn->b", a, b)

@@ -1,0 +1,281 @@
+"""Laws of groups: apart, sharing exponents, drawn to their mean; benchmarks left out; hold-outs."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from law_design import LOG_N, LOG_V, law
+from scipy import stats
+
+from vtc.errors import InputError, NoAnswerError
+from vtc.law import shrinkage
+from vtc.law.run import Material, Request, fit_table
+from vtc.law.sentences import describe
+from vtc.law.shared import Data, fit_shared, refit_shared
+from vtc.law.varpro import fit_many
+
+N, V = np.exp(LOG_N) * 1e9, np.exp(LOG_V)
+
+
+def table(laws, column="compressor", noise=0.003, seed=0):
+    """Rows of a scores table: a law's points for each named group."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for group, values in laws.items():
+        errors = law(*values) + rng.normal(0, noise, len(N))
+        for index, (n, v, error) in enumerate(zip(N, V, errors, strict=True)):
+            benchmark = group if column == "benchmark" else "b"
+            rows.append(
+                {"run_id": f"r{index}" if column == "benchmark" else f"{group}-{index}",
+                 "benchmark": benchmark, "task": "reasoning", "n_params": round(n),
+                 "visual_tokens": round(v), "error": float(error), column: group}
+            )  # fmt: skip
+    return rows
+
+
+def fit(rows, **options):
+    found = fit_table(Request("t", **{"n_draws": 0, **options}), Material(rows))
+    return [row for row, _ in found]
+
+
+def data_of(errors, n_groups):
+    index = np.repeat(np.arange(n_groups), len(LOG_N))
+    log_n, log_v = np.tile(LOG_N, n_groups), np.tile(LOG_V, n_groups)
+    return Data(log_n, log_v, np.asarray(errors), index, np.unique(log_n, return_inverse=True)[1])
+
+
+THREE = {"a": (0.5, 0.3, 0.1, 0.1), "b": (0.3, 0.3, 0.1, 0.2), "c": (0.6, 0.3, 0.1, 0.05)}
+
+
+@pytest.mark.parametrize("share", ["exponents", "alpha"])
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10_000))
+def test_the_shared_fit_is_the_global_optimum(share, seed):
+    rng = np.random.default_rng(seed)
+    betas = rng.uniform(-0.02, 0.3, 2)
+    errors = np.concatenate(
+        [law(rng.uniform(0.2, 0.6), 0.25, b, rng.uniform(0, 0.2)) for b in betas]
+    ) + rng.normal(0, 0.01, 2 * len(LOG_N))  # fmt: skip
+    data = data_of(errors, 2)
+    best = fit_shared(data, share)
+    assert ((best.fitted(data)[0] - errors) ** 2).sum() == pytest.approx(best.sse[0])
+    assert (best.alpha[0, 0] == best.alpha[0]).all()
+    assert share == "alpha" or (best.beta[0, 0] == best.beta[0]).all()
+    # No other start of a plain descent over all parameters finds less.
+    from scipy.optimize import least_squares
+
+    n_beta = 1 if share == "exponents" else 2
+
+    def gap(p):
+        alpha, beta = p[0], np.resize(p[1 : 1 + n_beta], 2)[data.group]
+        k, d = p[1 + n_beta : 3 + n_beta][data.group], p[3 + n_beta :][data.group]
+        return k * np.exp(-alpha * data.log_n - beta * data.log_v) + d - errors
+
+    low = [-2] * (1 + n_beta) + [1e-9] * 2 + [0] * 2
+    high = [2] * (1 + n_beta) + [50] * 2 + [1] * 2
+    for start in ([0.1] * (1 + n_beta), [0.4, *([0.2] * n_beta)]):
+        other = least_squares(gap, [*start, 0.4, 0.4, 0.1, 0.1], bounds=(low, high))
+        assert best.sse[0] <= 2 * other.cost + 1e-10
+
+
+def test_one_group_is_a_law_of_its_own():
+    rng = np.random.default_rng(0)
+    errors = law(0.5, 0.3, 0.1, 0.1) + rng.normal(0, 0.005, len(LOG_N))
+    alone = fit_many(LOG_N, LOG_V, errors[None])
+    for share in ("exponents", "alpha"):
+        one = fit_shared(data_of(errors, 1), share)
+        assert one.sse[0] == pytest.approx(alone.sse[0], rel=1e-9)
+        assert one.alpha[0, 0] == pytest.approx(alone.alpha[0], rel=1e-4)
+
+
+def test_refits_descend_to_each_data_sets_own_optimum():
+    rng = np.random.default_rng(0)
+    data = data_of(np.concatenate([law(*values) for values in THREE.values()]), 3)
+    best = fit_shared(data, "alpha")
+    rows = data.errors + rng.normal(0, 0.004, (3, len(data.errors)))
+    many = refit_shared(data, "alpha", best, rows)
+    for index, errors in enumerate(rows):
+        one = fit_shared(data._replace(errors=errors), "alpha")
+        assert many.sse[index] == pytest.approx(one.sse[0], rel=1e-6)
+
+
+@pytest.mark.parametrize("share", ["exponents", "alpha"])
+def test_shared_rows_know_more_than_rows_apart(share):
+    apart = fit(table(THREE), by="compressor")
+    shared = fit(table(THREE), by="compressor", share=share, n_draws=200)
+    assert [row["group"] for row in shared] == ["a", "b", "c"]
+    assert len({row["alpha"] for row in shared}) == 1
+    assert len({row["beta"] for row in shared}) == (1 if share == "exponents" else 3)
+    widths = []
+    for one, many in zip(apart, shared, strict=True):
+        assert many["ratio_low"] < 3.0 < many["ratio_high"]
+        width = many["ratio_high"] - many["ratio_low"]
+        widths.append((width, one["ratio_high"] - one["ratio_low"]))
+        ratios = np.array(many["draw_alpha"]) / np.array(many["draw_beta"])
+        low, high = np.quantile(ratios, [0.025, 0.975])
+        assert 0.6 < (high - low) / width < 1.6
+        assert many["shared_p"] > 0.01
+        assert many["ratio_without_a_size_low"] < many["ratio_without_a_size_high"]
+    own, apart = np.sum(widths, axis=0)
+    assert own < 0.8 * apart
+    words = " ".join(describe(shared[0]))
+    assert "reasoning, compressor a: " in words
+    assert "the points do not speak against it" in words
+
+
+def test_sharing_what_differs_is_told_by_the_f_test():
+    other = {**THREE, "c": (0.6, 0.3, 0.3, 0.05)}
+    exponents = fit(table(other), by="compressor", share="exponents")
+    assert exponents[0]["shared_p"] < 1e-6
+    assert "the points speak against it" in " ".join(describe(exponents[0]))
+    alpha = fit(table(other), by="compressor", share="alpha")
+    assert alpha[0]["shared_p"] > 0.01
+    assert alpha[2]["beta"] == pytest.approx(0.3, rel=0.1)
+
+
+def test_the_f_test_of_sharing_is_the_textbooks():
+    rows = table({name: THREE[name] for name in "ab"})
+    [first, _] = fit(rows, by="compressor", share="exponents")
+    apart = sum(row["sse"] for row in fit(rows, by="compressor"))
+    together = sum(row["sse"] for row in fit(rows, by="compressor", share="exponents"))
+    f = (together - apart) / 2 / (apart / (56 - 8))
+    assert first["shared_p"] == pytest.approx(stats.f.sf(f, 2, 48), rel=1e-4)
+
+
+def test_a_group_of_one_size_may_borrow_alpha():
+    rows = table(THREE)
+    rows = [r for r in rows if r["compressor"] != "c" or r["n_params"] == 4_000_000_000]
+    assert fit(rows, by="compressor")[2]["alpha"] is None
+    borrowed = fit(rows, by="compressor", share="alpha")[2]
+    assert borrowed["alpha"] == pytest.approx(0.3, abs=0.03)
+    assert borrowed["ratio_low"] is not None
+
+
+def test_benchmarks_have_laws_and_the_task_a_jackknife_over_them():
+    truths = {f"b{i}": (0.5, 0.25 + 0.03 * i, 0.1, 0.1) for i in range(5)}
+    whole, *rows = fit(table(truths, "benchmark"), by="benchmark", text_tokens=50)
+    [plain] = fit(table(truths, "benchmark"))
+    assert {
+        k: v for k, v in whole.items() if "jackknife_groups" not in k and "between" not in k
+    } == {k: v for k, v in plain.items() if "jackknife_groups" not in k and "between" not in k}
+    assert [row["group"] for row in rows] == list(truths)
+    for left_out, row in zip(truths, rows, strict=True):
+        others = [r for r in table(truths, "benchmark") if r["benchmark"] != left_out]
+        assert row["ratio_without_group"] == pytest.approx(fit(others)[0]["ratio"], rel=1e-9)
+    logs = np.log([row["ratio_without_group"] for row in rows])
+    half = stats.t.ppf(0.975, 4) * np.sqrt(4 / 5 * ((logs - logs.mean()) ** 2).sum())
+    assert whole["ratio_jackknife_groups_high"] == pytest.approx(whole["ratio"] * np.exp(half))
+    assert whole["alpha_between"] > 0
+    words = [" ".join(describe(row)) for row in (whole, *rows)]
+    assert "With other benchmarks of the same kind" in words[0]
+    assert "Drawn to the mean of the groups" in words[1]
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10_000), scale=st.floats(1e-4, 3))
+def test_shrinking_is_the_posterior_mean_of_the_best_normal(seed, scale):
+    rng = np.random.default_rng(seed)
+    roots = rng.normal(0, 0.1, (6, 2, 2))
+    doubts = roots @ roots.transpose(0, 2, 1) + 1e-4 * np.eye(2)
+    truths = rng.normal((0.3, 0.1), scale, (6, 2))
+    found = np.array([rng.multivariate_normal(t, s) for t, s in zip(truths, doubts, strict=True)])
+    shrunk = shrinkage.shrink(found, doubts)
+
+    def restricted(t):
+        """-2 log restricted likelihood of a between-group covariance."""
+        w = np.linalg.inv(doubts + t)
+        mean = np.linalg.solve(w.sum(axis=0), np.einsum("gij,gj->i", w, found))
+        gap = found - mean
+        return (
+            np.linalg.slogdet(doubts + t)[1].sum() + np.linalg.slogdet(w.sum(axis=0))[1]
+            + np.einsum("gi,gij,gj->", gap, w, gap)
+        )  # fmt: skip
+
+    best = restricted(shrunk.between)
+    for root in rng.normal(0, 0.2, (40, 2, 2)):
+        moved = (np.eye(2) + root) @ shrunk.between @ (np.eye(2) + root).T
+        assert best <= restricted(moved) + 1e-3
+    for rival in rng.uniform(0, 2 * found.var(axis=0), (40, 2)):
+        assert best <= restricted(np.diag(rival)) + 1e-3
+    weights = np.linalg.inv(doubts + shrunk.between)
+    gap = np.einsum("ij,gjk,gk->gi", shrunk.between, weights, found - shrunk.mean)
+    assert np.allclose(shrunk.exponents, shrunk.mean + gap, atol=1e-4)
+
+
+def test_equal_groups_shrink_to_one_and_known_groups_stay():
+    rng = np.random.default_rng(0)
+    doubt = np.broadcast_to(np.array([[0.01, 0.004], [0.004, 0.002]]), (40, 2, 2))
+    same = rng.multivariate_normal((0.3, 0.1), doubt[0], 40)
+    shrunk = shrinkage.shrink(same, doubt)
+    assert shrunk.exponents.std(axis=0).max() < 0.4 * same.std(axis=0).min()
+    apart = rng.normal((0.3, 0.1), 1.0, (40, 2))
+    assert np.allclose(shrinkage.shrink(apart, doubt * 1e-6).exponents, apart, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "error", "message"),
+    [
+        ({}, {"by": "encoder"}, InputError, "row 0: column 'encoder' is missing or empty; --by"),
+        ({}, {"by": "benchmark"}, InputError, "has one benchmark, 'b'; --by benchmark needs two"),
+        ({}, {"share": "alpha"}, InputError, "name their column with --by"),
+        ({}, {"by": "compressor", "share": "alpha", "exponents": ".1/.1"}, InputError,
+         "--exponents and --share exclude each other"),
+        ({"visual_tokens": 4}, {"by": "compressor"}, NoAnswerError,
+         "compressor 'a': every point has 4 visual tokens"),
+    ],
+)  # fmt: skip
+def test_groups_that_cannot_be_fitted_are_named(change, options, error, message):
+    rows = [{**row, **change} for row in table(THREE)]
+    with pytest.raises(error, match=message):
+        fit(rows, **options)
+
+
+def test_a_group_too_small_is_named():
+    rows = table(THREE)
+    with pytest.raises(InputError, match="compressor 'c' has 3 points"):
+        fit(rows[:59], by="compressor")
+
+
+def test_held_out_sizes_are_predicted_with_intervals():
+    rows = table({"a": (0.5, 0.3, 0.1, 0.1)})
+    [row] = fit(rows, holdout="n_params>=7b", n_draws=400)
+    assert row["holdout_n_params"] == [7e9] * 7
+    assert row["holdout_error"] == [r["error"] for r in rows if r["n_params"] == 7e9]
+    ends = zip(row["holdout_low"], row["holdout_predicted"], row["holdout_high"], strict=True)
+    assert all(low < predicted < high for low, predicted, high in ends)
+    assert row["holdout_noise"] == pytest.approx(row["holdout_rmse"] / row["run_sd"])
+    assert row["holdout_inside"] >= 6 / 7
+    words = describe(row)
+    assert sum("times the noise)" in line for line in words) == 7
+    [bare] = fit(rows, holdout="n_params>=7b", n_draws=0)
+    assert bare["holdout_low"] is None
+    assert bare["holdout_predicted"] == row["holdout_predicted"]
+
+
+def test_intervals_of_held_out_runs_cover_them():
+    inside = [
+        fit(table({"a": (0.5, 0.3, 0.1, 0.1)}, seed=seed), holdout="n_params>=7b", n_draws=300)[0]
+        ["holdout_inside"] for seed in range(6)
+    ]  # fmt: skip
+    assert np.mean(inside) > 0.85
+
+
+def test_the_command_writes_groups_and_their_column(tmp_path):
+    path = tmp_path / "scores.json"
+    path.write_text("\n".join(map(json.dumps, table(THREE))))
+    out = tmp_path / "laws.parquet"
+    command = [sys.executable, "-m", "vtc", "fit", str(path), "--by", "compressor", "-o", str(out)]
+    done = subprocess.run([*command, "--share", "alpha"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    from vtc.tables import specs
+    from vtc.tables.read import read_rows
+
+    rows = read_rows(out, specs.LAW).rows
+    assert [(row["by"], row["group"], row["shared"]) for row in rows] == [
+        ("compressor", name, "alpha") for name in "abc"
+    ]
+    assert "reasoning, compressor b: Y = " in done.stderr

@@ -1,0 +1,96 @@
+"""Laws of the groups of a task: apart or sharing exponents, drawn to their mean, or left out."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vtc.errors import InputError
+from vtc.law import shrinkage
+from vtc.law.estimate import estimate
+from vtc.law.items import Images
+from vtc.law.points import Points
+from vtc.law.rows import Settings, arrays
+from vtc.law.shared_rows import shared_rows
+from vtc.law.studentt import t_quantile
+from vtc.law.varpro import fit_many
+
+Row = dict[str, Any]
+
+
+def group_rows(
+    groups: Sequence[Points], settings: Settings, share: str | None, images: Images | None
+) -> list[Row]:
+    """A row of the law table for each group of one task, in their order.
+
+    Raises InputError if there is but one group, NoAnswerError if a group's points tell no law.
+    """
+    first = groups[0]
+    if len(groups) < 2:
+        raise InputError(
+            f"task '{first.task}' has one {first.by}, '{first.group}'; --by {first.by} needs two "
+            "or more"
+        )
+    if share is not None:
+        return shared_rows(groups, settings, share)
+    rows = [estimate(points, settings, images) for points in groups]
+    _add_shrunk(rows, groups)
+    return rows
+
+
+def _add_shrunk(rows: list[Row], groups: Sequence[Points]) -> None:
+    """Fill the shrunken exponents, if there are enough groups whose exponents are known at all."""
+    known = []
+    for row, points in zip(rows, groups, strict=True):
+        if row["alpha"] is None or "exponents_not_identified" in row["flags"]:
+            continue
+        doubt = shrinkage.covariance(row, points)
+        if doubt is not None and np.isfinite(doubt).all():
+            known.append((row, doubt))
+    if len(known) < shrinkage.MIN_GROUPS:
+        return
+    exponents = np.array([(row["alpha"], row["beta"]) for row, _ in known])
+    found = shrinkage.shrink(exponents, np.array([doubt for _, doubt in known]))
+    for (row, _), (alpha, beta) in zip(known, found.exponents.tolist(), strict=True):
+        row["alpha_shrunk"], row["beta_shrunk"] = alpha, beta
+        row["ratio_shrunk"] = alpha / beta if alpha > 0 and beta > 0 else None
+        row["alpha_between"], row["beta_between"] = np.sqrt(np.diag(found.between)).tolist()
+
+
+def add_jackknife(
+    whole: Row,
+    rows: Sequence[Row],
+    table: Sequence[Mapping[str, Any]],
+    read: Callable[[Sequence[Mapping[str, Any]]], Points],
+    level: float,
+) -> None:
+    """The ratio of the task's mean without each benchmark, and the jackknife interval over them.
+
+    `read` makes points of the rows that are left of the `table`, which holds this task alone. On
+    ln(alpha / beta), t with (benchmarks - 1) degrees of freedom. Nothing if a ratio is missing, or
+    below three benchmarks.
+    """
+    if whole["ratio"] is None or len(rows) < 3:
+        return
+    ratios = []
+    for row in rows:
+        points = read([one for one in table if str(one.get("benchmark")) != row["group"]])
+        fit = fit_many(*arrays(points)[:2], arrays(points)[2][None])
+        if not (fit.alpha[0] > 0 and fit.beta[0] > 0 and np.isfinite(fit.sse[0])):
+            return
+        ratios.append(float(fit.alpha[0] / fit.beta[0]))
+    for row, ratio in zip(rows, ratios, strict=True):
+        row["ratio_without_group"] = ratio
+    logs, n = np.log(ratios), len(ratios)
+    spread = math.sqrt((n - 1) / n * float(((logs - logs.mean()) ** 2).sum()))
+    half = t_quantile((1 + level) / 2, n - 1) * spread
+    whole["ratio_jackknife_groups_low"] = whole["ratio"] * math.exp(-half)
+    whole["ratio_jackknife_groups_high"] = whole["ratio"] * math.exp(half)
+
+
+def of_task(table: Sequence[Mapping[str, Any]], task: str) -> list[Mapping[str, Any]]:
+    """The rows of one task; of a table without tasks, all."""
+    if any(row.get("task") is not None for row in table):
+        return [row for row in table if row.get("task") == task]
+    return list(table)
