@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from lmms_samples import PICTURES, TASKS, sample, write_log
 
 from vtc.errors import InputError
+from vtc.evaluate import looking
 from vtc.evaluate.aggregate import aggregate, score_item
 from vtc.evaluate.benchmarks.registry import SPECS
 from vtc.evaluate.lean import lean
 from vtc.evaluate.lmms_logs import benchmark_of
 from vtc.evaluate.lmms_rows import options
+from vtc.evaluate.logged import logged_rows
 from vtc.evaluate.predictions import Source, read_predictions
 from vtc.evaluate.truths import read_truths
 
@@ -248,3 +250,31 @@ def test_a_log_with_odd_cells_is_scored_or_refused(data, tmp_path_factory, draw)
         except InputError:
             continue
         assert 0 <= row["score"] <= 1
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_logs_are_looked_at_as_they_are_scored(data, tmp_path, name):
+    path = write_log(tmp_path, name, samples_of(name, data))
+    rows = logged_rows(path, str(data) if name in NOT_IN_LOGS else None, lambda words: None)
+    assert rows is not None
+    expected = [score_item(row) for row in read_predictions(path, Source(RUN, data))]
+    assert [row["score"] for row in rows] == [row["score"] for row in expected]
+    assert [row["parsed"] for row in rows] == [row["parsed"] for row in expected]
+    assert [row["question"] for row in rows] == [s["input"] for s in samples_of(name, data)]
+    assert looking.block(rows[0], 1, 1).startswith(f"1/1  {name}")
+    assert "V =" not in looking.block(rows[0], 1, 1)
+
+
+def test_show_reads_logs(data, tmp_path):
+    path = write_log(tmp_path, "mme", samples_of("mme", data))
+    shown = vtc("show", path, "--wrong", "-n", 2)
+    assert shown.returncode == 0, shown.stderr
+    assert "question  Is there a" in shown.stdout
+    assert "answer    12" in shown.stdout
+    assert "samples of lmms-eval" in shown.stderr
+    other = write_log(tmp_path, "seedbench", samples_of("mme", data))
+    with pytest.raises(InputError, match="vtc knows no benchmark of the task 'seedbench'"):
+        logged_rows(other, None, lambda words: None)
+    assert logged_rows(tmp_path / "none.csv", None, lambda words: None) is None
+    with pytest.raises(InputError, match="does not hold the accepted answers of textvqa"):
+        logged_rows(write_log(tmp_path, "textvqa", samples_of("textvqa", data)), None, print)

@@ -23,22 +23,29 @@ from vtc.commands import answers, options
 @click.option(
     "--images", help="Image root of the sheet. [default: where the evaluation had the images]"
 )
+@click.option(
+    "--data-dir",
+    type=click.Path(),
+    help="Folder with the rows of benchmarks, for logs of lmms-eval that do not hold the truth.",
+)
 @options.output
 def show(
     artifact, rows, columns, describe, footer_only, wrong, benchmark, run_id, sheet, images,
-    out, fmt, force,
+    data_dir, out, fmt, force,
 ) -> None:  # fmt: skip
     """Show a table, a run, a folder of features or a lab world; convert a table.
 
     ARTIFACT is a table (Parquet, CSV, JSON lines, `-` for stdin) or a folder that a command wrote.
     As a table for the screen, columns that are the same in every row are said once, on stderr.
     Of predictions, --wrong prints question, answer and truth of wrong answers, in turn from each
-    run and benchmark, and --sheet draws the pictures with them.
+    run and benchmark, and --sheet draws the pictures with them. Logged samples of lmms-eval are
+    read for --wrong as well, and scored anew.
 
     \b
     Example:
       vtc show scores.parquet --columns backbone,visual_tokens,score
       vtc show predictions.parquet --wrong -n 12 --sheet wrong.png
+      vtc show logs/MODEL/20260101_101112_samples_mme.jsonl --wrong
       vtc show runs/tokenpacker-v16
       vtc show law.parquet --format csv -o law.csv
     """
@@ -51,6 +58,8 @@ def show(
     chosen = check_output(out, fmt, force)
     if artifact != "-" and Path(artifact).is_dir():
         found = inspect.open_folder(artifact)
+    elif (logged := _logged(artifact, data_dir) if wrong or sheet else None) is not None:
+        found = logged
     else:
         found = inspect.open_table(artifact)
     if footer_only:
@@ -84,3 +93,16 @@ def show(
         left = len(found.rows) - len(shown)
         console.say(f"{left} more row{'s' * (left != 1)}: -n {len(found.rows)} shows all")
     options.emit(picked, spec, out, fmt, force, footer=found.footer)
+
+
+def _logged(artifact, data_dir):
+    """The scored samples of a log of lmms-eval, None for any other file."""
+    from vtc import console
+    from vtc.evaluate.logged import logged_rows
+    from vtc.tables import inspect
+
+    rows = logged_rows(artifact, data_dir, console.say)
+    if rows is None:
+        return None
+    typed, spec = inspect.guess(rows)
+    return inspect.Artifact(typed, spec, {}, f"{artifact}: {len(rows)} samples of lmms-eval")
