@@ -18,6 +18,8 @@ CASES = (
     (("--help",), 0.15),
     (("recommend", "--flops", "3e12", "--q", "50"), 0.45),
     (("recommend", "--flops", "3e12", "--task", "ocr", "--top", "20"), 0.45),
+    (("recommend", "--gpu", "rtx4090", "--latency", "30ms"), 0.45),
+    (("catalog", "gpus"), 0.45),
     (("fit", DATA, "--task", "reasoning"), 1.5),
     (("fit", DATA, "--drop-suspect"), 1.5),
     (("fit", DATA, "--task", "reasoning", "--method", "paper-grid"), 1.5),

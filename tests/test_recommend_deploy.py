@@ -1,8 +1,10 @@
 """recommend under real costs: known answers, brute force, limits, reasons in words, refusals."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from vtc.catalog import encoders, gpus, llms
 from vtc.commands import advice as commands_advice
 from vtc.commands import deploying
 from vtc.commands.recommend import recommend
+from vtc.console import format_cell
 from vtc.cost.compressor import _FORMULAS, stated
 from vtc.cost.inference import Compressing, Service, memory, work
 from vtc.cost.llm import prefill_flops
@@ -358,6 +361,34 @@ def test_several_gpus_have_their_own_ranks():
         ("l4", 1), ("l4", 2), ("rtx4090", 1), ("rtx4090", 2),
     ]  # fmt: skip
     assert "encoder alone takes on orin-nano-8gb" in words
+
+
+PAGES = [Path(__file__).parents[1] / name for name in ("README.md", "docs/recommend.md")]
+EXAMPLES = [
+    example
+    for page in PAGES
+    for example in re.findall(
+        r"\$ vtc (recommend [^\n]*)\n```\n\n```text\n(.*?)```", page.read_text(), re.DOTALL
+    )
+]
+
+
+@pytest.mark.parametrize(("line", "text"), dict(EXAMPLES).items())
+def test_the_examples_of_the_pages_are_true(line, text):
+    flags, mix, models = parsed(line.removeprefix("recommend "))
+    paper = deploying.is_paper(flags)
+    answer = commands_advice.of_paper if paper else commands_advice.of_deployment
+    rows, lines, columns = answer(flags, mix, models)
+    flat = " ".join(text.split())
+    for sentence in lines:
+        assert sentence in flat
+    for row in commands_advice.shown(rows, columns):
+        cells = [format_cell(cell) for cell in row.values()]
+        assert " ".join(cells) in flat
+
+
+def test_the_pages_have_examples():
+    assert len(EXAMPLES) >= 5
 
 
 def test_the_command_end_to_end(tmp_path):

@@ -162,6 +162,8 @@ def _default_tokens(mix: Any, compressor: str, shape: Any) -> tuple[int, ...]:
 
 def _compressor_of(name: str, shape: Any) -> Any:
     """What a compressor costs for an LLM's width at several V, as arrays."""
+    from functools import cache
+
     import numpy as np
 
     from vtc.cost.compressor import stated
@@ -170,12 +172,14 @@ def _compressor_of(name: str, shape: Any) -> Any:
     if name == "none" or shape is None:
         return lambda width, tokens: Compressing(0.0, 0.0)
 
-    def of(width: int, tokens: Sequence[int]) -> Compressing:
+    # LLMs of one width share it.
+    @cache
+    def of(width: int, tokens: tuple[int, ...]) -> Compressing:
         found = [stated(name, shape, width, v) or _asked(name, shape, width, v) for v in tokens]
         n_params, flops = (np.array([one[at] for one in found], dtype=float) for at in (0, 1))
         return Compressing(n_params, flops, found[0].level, found[0].levels, found[0].needs_query)
 
-    return of
+    return lambda width, tokens: of(width, tuple(tokens))
 
 
 def _asked(name: str, shape: Any, width: int, tokens: int) -> Any:

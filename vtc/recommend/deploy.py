@@ -155,12 +155,23 @@ def _ranked(q: Deployment, static: Static, view: View) -> list[dict[str, Any]]:
     error, cost = view.errors.ravel()[fitting], view.costs[q.objective].ravel()[fitting]
     order = np.lexsort((cost, error))
     fitting, error, cost = fitting[order], error[order], cost[order]
-    places = [divmod(int(at), len(q.visual_tokens)) for at in fitting]
-    shares = best_shares(q.law, [(q.counts[m], q.visual_tokens[j]) for m, j in places])
+    places = [divmod(int(at), len(q.visual_tokens)) for at in fitting[: q.top]]
+    shares = best_shares(q.law, _ends(q, view.fits))
     waste = wasted(error.tolist(), cost.tolist(), q.top)
     return [
         _row(q, static, view, places[0], place, rank, share, shares)
         for rank, (place, share) in enumerate(zip(places, waste, strict=False), start=1)
+    ]
+
+
+def _ends(q: Deployment, fits: Array) -> list[tuple[int, int]]:
+    """(N, V) at the fewest and the most V at which each LLM fits: none between is ever the best."""
+    every = np.asarray(q.visual_tokens)
+    return [
+        (n_params, int(end))
+        for n_params, mask in zip(q.counts, fits, strict=True)
+        if mask.any()
+        for end in (every[mask].min(), every[mask].max())
     ]
 
 

@@ -59,9 +59,11 @@ def _split(q: Deployment, advice: Advice, view: View) -> list[str]:
             for phase, name in named
             if first[f"{phase}_ms"]
         ]
+        phase, _, what = first["bound"].partition(": ")
+        most = f"{dict(named)[phase]}{', measured' if what == 'measured' else f', bound by {what}'}"
         lines.append(
-            f"Of its {seconds(first['latency_ms'] / 1e3)}: {', '.join(times)} (most of it "
-            f"{first['bound']}); {first['images_per_s']:.3g} images a second."
+            f"Of its {seconds(first['latency_ms'] / 1e3)}: {', '.join(times)} (most of it {most}); "
+            f"{first['images_per_s']:.3g} images a second."
         )
     return lines
 
