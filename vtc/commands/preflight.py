@@ -97,6 +97,21 @@ def check_run(run: str) -> None:
     raise InputError(f"run {run} {what}; train one with train-projector or finetune")
 
 
+def check_engine(engine: str, python: str | None, answer_by: str, four_bit: bool) -> Any:
+    """The vLLM that is to answer, or None where vtc itself does.
+
+    Raises InputError for a wish that it cannot meet, and where it is not installed.
+    """
+    from vtc.evaluate.vllm.check import check_wishes, find_vllm
+
+    if engine == "vtc":
+        if python is not None:
+            raise InputError("--vllm-python is for --engine vllm; give both")
+        return None
+    check_wishes(answer_by, four_bit)
+    return find_vllm(python)
+
+
 def check_features(folder: str | None) -> None:
     """Raise InputError for a folder of features that is not there, or not finished."""
     if folder is None or (Path(folder) / "manifest.json").is_file():

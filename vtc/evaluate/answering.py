@@ -36,7 +36,7 @@ def answer(
     open_ones = [question for question in questions if not question.options]
     closed = [question for question in questions if question.options]
     given = (run.model, run.processor)
-    for found in answer_each(*given, _asked(open_ones), max_new_tokens, batch_size):
+    for found in answer_each(*given, as_asked(open_ones), max_new_tokens, batch_size):
         yield {
             question.place: Answer(
                 text, n_generated, question.prompt.n_text_tokens, GENERATION, None
@@ -50,7 +50,7 @@ def answer(
         for question in closed
         if tokens is not None
     ]
-    for scores in likelihoods(*given, _asked(closed), spelled, batch_size):
+    for scores in likelihoods(*given, as_asked(closed), spelled, batch_size):
         yield {
             question.place: Answer(
                 _best(question, own), 0, question.prompt.n_text_tokens, LIKELIHOOD, None
@@ -60,7 +60,8 @@ def answer(
         }
 
 
-def _asked(questions: Sequence[Question]) -> list[Asked]:
+def as_asked(questions: Sequence[Question]) -> list[Asked]:
+    """Questions as models take them."""
     return [Asked(q.prompt.ids, q.shown, q.prompt.query) for q in questions]
 
 

@@ -14,12 +14,14 @@ from vtc.data.features import FeatureStore
 from vtc.errors import InputError
 from vtc.evaluate import vision
 from vtc.evaluate.answered import Answer, Answers
-from vtc.evaluate.answering import GENERATION, LIKELIHOOD, Question, answer
+from vtc.evaluate.answering import GENERATION, LIKELIHOOD, Question
 from vtc.evaluate.candidates import Candidate, candidates
+from vtc.evaluate.engines import Engine, engine_of
 from vtc.evaluate.exam import Exam
 from vtc.evaluate.prediction_row import facts_of, prediction_row
-from vtc.evaluate.prompts import tokenise
+from vtc.evaluate.prompts import Prompt, tokenise
 from vtc.evaluate.vision import Look, Sight, sight_of
+from vtc.evaluate.vllm.check import Vllm, refuse_four_bits
 from vtc.model.manifest import MANIFEST, run_folder
 from vtc.model.run import Run, check_speaks, load_run, read_manifest
 from vtc.tables.provenance import file_sha
@@ -33,7 +35,8 @@ class Settings:
     """How runs answer: prompts a batch, floating type, device, and a feature cache's folder.
 
     `four_bit`: the LLM's linear layers are quantised (nf4) as they are read. `answer_by` is
-    GENERATION or LIKELIHOOD. `workers` processes open images ahead; with 0 this one does.
+    GENERATION or LIKELIHOOD. `workers` processes open images ahead; with 0 this one does. Without
+    `vllm` vtc itself answers.
     """
 
     batch_size: int = 16
@@ -43,6 +46,12 @@ class Settings:
     four_bit: bool = False
     answer_by: str = GENERATION
     workers: int = 0
+    vllm: Vllm | None = None
+
+    @property
+    def engine(self) -> str:
+        """What answers, in words."""
+        return f"vllm {self.vllm.version}" if self.vllm else "vtc"
 
     def described(self) -> dict[str, Any]:
         """The settings in plain words, for a footer."""
@@ -53,6 +62,7 @@ class Settings:
             "features": str(self.features) if self.features else None,
             "load_4bit": self.four_bit,
             "answer_by": self.answer_by,
+            "engine": self.engine,
         }
 
 
@@ -64,6 +74,7 @@ def settings(
     four_bit: bool = False,
     answer_by: str = GENERATION,
     workers: int | None = None,
+    vllm: Vllm | None = None,
 ) -> Settings:
     """Settings from names: dtype fp32, bf16 or fp16, device as torch writes it.
 
@@ -83,7 +94,7 @@ def settings(
     if workers is None:
         workers = 0 if device == "cpu" else min(8, (os.cpu_count() or 1) // 2)
     cache = Path(features) if features else None
-    return Settings(batch_size, kind, device, cache, four_bit, answer_by, workers)
+    return Settings(batch_size, kind, device, cache, four_bit, answer_by, workers, vllm)
 
 
 def identity(folders: Sequence[Path], exams: Sequence[Exam], how: Settings) -> dict[str, Any]:
@@ -107,6 +118,7 @@ def identity(folders: Sequence[Path], exams: Sequence[Exam], how: Settings) -> d
             "device": torch.device(how.device).type,
             "load_4bit": how.four_bit,
             "answer_by": how.answer_by,
+            "engine": how.engine,
             "features": features and f"features {features[:12]}",
         },
     }
@@ -127,12 +139,15 @@ def evaluate(
     already has is not asked again.
 
     Raises InputError for a folder that is no finished run, two runs of one run_id, for images
-    of which not one opens, and for free answers where likelihood is to decide.
+    of which not one opens, for free answers where likelihood is to decide, and for what vLLM
+    cannot do where it is to answer.
     """
     answers = Answers() if answers is None else answers
     _refuse_equal_ids(folders)
     for folder in folders:
         check_speaks(folder)
+        if how.vllm:
+            refuse_four_bits(read_manifest(folder), folder)
     options = [options_of(exam, how.answer_by) for exam in exams]
     manifests = {folder: facts_of(folder) for folder in folders}
     sights = {
@@ -152,7 +167,10 @@ def evaluate(
             run = load_run(
                 folder, dtype=how.dtype, device=how.device, four_bit=how.four_bit or None
             )
-            _sit(run, sights[folder], look, exams, options, how, track, answers)
+            prompts = _prompts(run, exams)
+            longest = _longest(prompts, exams)
+            with engine_of(run, how.vllm, how.batch_size, longest) as engine:
+                _sit(run, engine, sights[folder], look, exams, prompts, options, track, answers)
     return [
         prediction_row(manifests[folder], exam, item, found[place])
         for folder in folders
@@ -189,23 +207,37 @@ def _open(manifest: Mapping[str, Any], exam: Exam, answers: Answers) -> list[int
     return [place for place in range(len(exam.items)) if place not in done]
 
 
+def _prompts(run: Run, exams: Sequence[Exam]) -> list[list[Prompt]]:
+    """The prompts of each exam's items, as this run has them."""
+    tokenizer, visual_tokens = run.processor.tokenizer, run.manifest["visual_tokens"]
+    position = run.processor.query_position
+    return [tokenise(exam.items, tokenizer, visual_tokens, position) for exam in exams]
+
+
+def _longest(prompts: Sequence[Sequence[Prompt]], exams: Sequence[Exam]) -> int:
+    """The most tokens that a prompt and its answer may have together."""
+    return max(
+        len(prompt.ids) + exam.benchmark.max_new_tokens
+        for own, exam in zip(prompts, exams, strict=True)
+        for prompt in own
+    )
+
+
 def _sit(
     run: Run,
+    engine: Engine,
     sight: Sight,
     look: Look,
     exams: Sequence[Exam],
+    prompts: Sequence[Sequence[Prompt]],
     options: Sequence[Sequence[tuple[Candidate, ...]]],
-    how: Settings,
     track: Track,
     answers: Answers,
 ) -> None:
     """Ask one run whatever it has not answered, block by block of images."""
     run_id = run.manifest["run_id"]
-    tokenizer, visual_tokens = run.processor.tokenizer, run.manifest["visual_tokens"]
     images = [exam.images() for exam in exams]
     todo = [_open(run.manifest, exam, answers) for exam in exams]
-    position = run.processor.query_position
-    prompts = [tokenise(exam.items, tokenizer, visual_tokens, position) for exam in exams]
     for block in look.blocks(run, [[images[n][i] for i in own] for n, own in enumerate(todo)]):
         seen = look.at(run, block)
         views = seen.of(sight)
@@ -239,6 +271,6 @@ def _sit(
             ]
             with track(f"{run_id} on {exam.benchmark.name}", len(questions)) as advance:
                 limit = exam.benchmark.max_new_tokens
-                for found in answer(run, questions, limit, how.batch_size):
+                for found in engine.answer(questions, limit):
                     answers.add(run_id, exam.benchmark.name, found)
                     advance(len(found))

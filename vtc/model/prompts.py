@@ -101,6 +101,37 @@ def readings(
             yield [place for _, place in some], read(model, rests, {}, before, padding)
 
 
+@torch.inference_mode()
+def compressed(
+    model: VtcForConditionalGeneration,
+    processor: VtcProcessor,
+    asked: Sequence[Asked],
+    batch_size: int,
+) -> list[list[Tensor]]:
+    """The tokens [V, width] of the images that each prompt shows, of features, in order.
+
+    Each image is compressed once, or once for each other question where the compressor reads it;
+    at most `batch_size` at a time.
+
+    Raises ValueError as `readings`.
+    """
+    vectors = _vectors(model, processor, asked, batch_size)
+    reads = model.compressor.needs_query
+    keys = [[(id(visual), one.query if reads else None) for visual in one.shown] for one in asked]
+    distinct = {
+        key: Asked([], (visual,), one.query)
+        for one, own in zip(asked, keys, strict=True)
+        for key, visual in zip(own, one.shown, strict=True)
+    }
+    tokens: dict[tuple, Tensor] = {}
+    places = list(distinct)
+    for start in range(0, len(places), batch_size):
+        some = places[start : start + batch_size]
+        inputs = _inputs(model, processor, [distinct[key] for key in some], vectors)
+        tokens.update(zip(some, model.model.compress(**inputs), strict=True))  # type: ignore[operator]
+    return [[tokens[key] for key in own] for own in keys]
+
+
 def _shares(model: VtcForConditionalGeneration) -> bool:
     """Whether rows of this LLM's cache can be shared: all of its layers attend to everything."""
     return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
