@@ -3,6 +3,7 @@
 import click
 
 from vtc.commands import options, preflight
+from vtc.commands.refit import asked, folders_of, refit_options
 
 
 @click.command("ask")
@@ -16,10 +17,12 @@ from vtc.commands import options, preflight
     show_default=True,
     help="Longest answer, in tokens.",
 )
+@refit_options
 @click.option(
     "--visual-tokens",
     type=click.IntRange(1),
-    help="Visual tokens an image, of a run whose compressor serves several. [default: the run's]",
+    help="Visual tokens an image, of --compressor, or of a run whose compressor serves "
+    "several. [default: the run's]",
 )
 @click.option(
     "--dtype",
@@ -29,7 +32,10 @@ from vtc.commands import options, preflight
 @click.option("--load-4bit", is_flag=True, help="Load the LLM's linear layers in 4 bits (nf4).")
 @click.option("--device", help="Device, such as cpu or cuda. [default: cuda where there is one]")
 @options.config
-def ask(run, images, question, max_new_tokens, visual_tokens, dtype, load_4bit, device) -> None:
+def ask(
+    run, images, question, max_new_tokens, compressor, compressor_settings, visual_tokens, dtype,
+    load_4bit, device,
+) -> None:  # fmt: skip
     """Let a finished RUN answer one QUESTION about images, or about none.
 
     The answer goes to stdout word by word as it is generated, greedily. Without an IMAGE, or with
@@ -39,6 +45,7 @@ def ask(run, images, question, max_new_tokens, visual_tokens, dtype, load_4bit, 
     \b
     Example:
       vtc ask runs/tokenpacker-v16 photo.jpg "What colour is the car?"
+      vtc ask llava photo.jpg "What is this?" --compressor visionzip --visual-tokens 64
       vtc ask runs/tokenpacker-v16 a.png b.png "Which of the two is brighter?"
     """
     import time
@@ -48,6 +55,7 @@ def ask(run, images, question, max_new_tokens, visual_tokens, dtype, load_4bit, 
     from vtc.data.images import ImageFault, open_image
     from vtc.errors import InputError
 
+    wanted = asked(compressor, compressor_settings, visual_tokens)
     preflight.check_run(run)
     if not question.strip():
         raise InputError("the question is empty")
@@ -63,7 +71,8 @@ def ask(run, images, question, max_new_tokens, visual_tokens, dtype, load_4bit, 
     from vtc.model.run import load_run
 
     how = settings(1, dtype, device, four_bit=load_4bit)
-    loaded = load_run(run, dtype=how.dtype, device=how.device, four_bit=load_4bit or None)
+    (folder,) = folders_of([run], wanted)
+    loaded = load_run(folder, dtype=how.dtype, device=how.device, four_bit=load_4bit or None)
     asking.serve_at(loaded, visual_tokens)
     start = time.perf_counter()
 

@@ -111,6 +111,21 @@ CHOICES = {name: known.supported for name, known in KNOWN.items()}
 POOLING = tuple(name for name, known in KNOWN.items() if known.pools)
 
 
+def training_free() -> list[str]:
+    """The compressors that need no training: they work on the projector of any mlp run."""
+    return [name for name, known in KNOWN.items() if known.training_free]
+
+
+def check_training_free(name: str) -> None:
+    """Raise InputError for a compressor that a finished run cannot be given."""
+    check_name(name)
+    if name not in training_free():
+        raise InputError(
+            f"--compressor {name}: a finished run can be given {', '.join(training_free())}, which "
+            "need no training; others are trained with train-projector"
+        )
+
+
 def listed(numbers: Sequence[int]) -> str:
     """Ascending whole numbers as words: runs of three or more as "1 to 256"."""
     runs: list[list[int]] = []
@@ -162,9 +177,7 @@ def check_asked(names: Sequence[str], grid: Grid, asked: Iterable[int]) -> None:
 def check_class_token(name: str, has_class_token: bool) -> None:
     """Raise InputError for a compressor that needs the class token of an encoder without one."""
     if KNOWN[name].needs_cls and not has_class_token:
-        free = " or ".join(
-            other for other, known in KNOWN.items() if known.training_free and not known.needs_cls
-        )
+        free = " or ".join(other for other in training_free() if not KNOWN[other].needs_cls)
         raise InputError(
             f"{name} chooses patches by the attention of the encoder's class token, and this "
             f"encoder has none (SigLIP); use {free}, or an encoder such as CLIP"

@@ -28,7 +28,7 @@ from vtc.model.manifest import (
     shapes_of,
     write_manifest,
 )
-from vtc.model.modeling import VtcForConditionalGeneration
+from vtc.model.modeling import VtcForConditionalGeneration, build_compressor
 from vtc.model.processor import VtcProcessor
 from vtc.model.sources import EncoderSource, LlmSource, folder_entry, locate, manifest_entry
 from vtc.model.turns import trained_at
@@ -244,6 +244,8 @@ def _load_on_base(
     """
     if manifest.get("base"):
         model, processor = _load_full_run(Path(locate(manifest["base"], folder)), how)
+        _give_compressor(model, VtcConfig.from_pretrained(folder))
+        processor.visual_tokens = model.compressor.visual_tokens
     else:
         built = assemble(
             _given_or_place(encoder, manifest["encoder"], folder),
@@ -261,6 +263,21 @@ def _load_on_base(
         raise InputError(f"run {folder}: {COMPRESSOR_WEIGHTS} is damaged ({first})") from None
     _as_saved(processor, folder)
     return model, processor
+
+
+def _give_compressor(model: VtcForConditionalGeneration, config: VtcConfig) -> None:
+    """Put a run's compressor where that of the run it stands on is, if it is another."""
+    own = {
+        name: getattr(config, name)
+        for name in ("compressor", "compressor_settings", "visual_tokens", "image_seq_length")
+    }
+    if all(getattr(model.config, name) == value for name, value in own.items()):
+        return
+    for name, value in own.items():
+        setattr(model.config, name, value)
+    weight = next(model.compressor.parameters())
+    compressor = build_compressor(model.config)
+    model.model.multi_modal_projector = compressor.to(weight.device, weight.dtype)
 
 
 def _check_config(folder: Path) -> None:

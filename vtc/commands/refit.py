@@ -1,0 +1,75 @@
+"""Flags that give finished runs a training-free compressor, and what can be told of them early."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from vtc.commands import options, preflight
+from vtc.errors import InputError
+
+
+def refit_options(command: Callable) -> Callable:
+    """Add `--compressor` and `--compressor-setting` to a command that asks finished runs."""
+    added = (
+        click.option(
+            "--compressor",
+            help="Compressor that needs no training, such as visionzip, in place of the one of "
+            "mlp runs; takes --visual-tokens. [default: the run's]",
+        ),
+        click.option(
+            "--compressor-setting",
+            "compressor_settings",
+            type=options.Setting(),
+            multiple=True,
+            help="A setting of --compressor, such as contextual=4 (docs/compressors.md).",
+        ),
+    )
+    for option in reversed(added):
+        command = option(command)
+    return command
+
+
+class Asked(NamedTuple):
+    """What the flags say: a compressor, its V, and its settings."""
+
+    compressor: str
+    visual_tokens: tuple[int, ...]
+    settings: dict[str, Any] | None
+
+
+def folders_of(runs: Sequence[str], wanted: Asked | None) -> list[Path]:
+    """The folders of the runs, or of them refitted at each V, until the command has ended."""
+    if wanted is None:
+        return [Path(run) for run in runs]
+
+    from vtc.model.refit import Refit, refitted
+
+    return click.get_current_context().with_resource(refitted(runs, Refit(*wanted)))
+
+
+def asked(
+    compressor: str | None,
+    settings: Iterable[tuple[str, Any]],
+    visual_tokens: Sequence[int] | int | None,
+) -> Asked | None:
+    """What the flags say, checked without torch where they have no settings; None without any.
+
+    Raises InputError for a compressor that must be trained, settings without one, and no V.
+    """
+    given = list(settings)
+    if compressor is None:
+        if given:
+            raise InputError("--compressor-setting is of a --compressor; name it")
+        return None
+
+    from vtc.compress.choices import check_training_free
+
+    check_training_free(compressor)
+    if not visual_tokens:
+        raise InputError(f"--compressor {compressor} makes any number of tokens: say which with "
+                         "--visual-tokens")  # fmt: skip
+    own = preflight.check_settings([compressor], given)
+    many = (visual_tokens,) if isinstance(visual_tokens, int) else tuple(visual_tokens)
+    return Asked(compressor, many, own)
