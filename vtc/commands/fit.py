@@ -65,11 +65,22 @@ FORMS = ("power", "power-d0", "log-linear", "logit-linear", "interaction", "addi
 )
 @click.option("--drop-suspect", is_flag=True, help="Leave out rows whose note begins 'suspect'.")
 @click.option(
+    "--drop-untrained",
+    is_flag=True,
+    help="Leave out elastic runs at V that they were not trained at.",
+)
+@click.option(
     "--level",
     type=options.Finite(0.5, 1, max_open=True),
     default=0.95,
     show_default=True,
     help="Coverage the intervals aim at.",
+)
+@click.option(
+    "--profile", metavar="FILE", help="Also write how well other values fit, by parameter."
+)
+@click.option(
+    "--report", metavar="NAME", help="Also write a filled checklist: NAME.md and NAME.json."
 )
 @options.text_tokens("Text tokens Q of the best V.")
 @click.option(
@@ -83,7 +94,7 @@ FORMS = ("power", "power-d0", "log-linear", "logit-linear", "interaction", "addi
 @options.seed
 @options.output
 @options.config
-def fit(out, fmt, force, **settings) -> None:
+def fit(out, fmt, force, profile, report, **settings) -> None:
     """Fit Y(N, V) = k N^-alpha V^-beta + D to a table, one law a task, with intervals.
 
     TABLE is CSV, Parquet or JSON (`-`: stdin): a scores table, or any table with
@@ -97,19 +108,24 @@ def fit(out, fmt, force, **settings) -> None:
       vtc fit predictions.parquet --by benchmark -o laws.parquet
       vtc fit scores.parquet --by compressor --share alpha
       vtc fit points.csv --form all --at 14b:1,14b:576
+      vtc fit points.csv --profile profile.parquet --report law
     """
     from vtc import console
-    from vtc.law.run import Request, compare_table, fit_table
+    from vtc.law.extras import Extras
+    from vtc.law.run import Request, compare_table, fit_laws
     from vtc.law.sentences import describe
     from vtc.tables import provenance, specs, write
 
     chosen = write.check_output(out, fmt, force)
     request = Request(**settings)
+    extras = Extras(profile, report, force)
+    extras.check(request, out)
     material = _material(request.table)
     if request.form == "power":
-        fitted = fit_table(request, material)
-        rows = [row for row, _ in fitted]
-        lines = [line for row, n_dropped in fitted for line in describe(row, n_dropped)]
+        fitted = fit_laws(request, material)
+        rows = [law.row for law in fitted]
+        lines = [line for law in fitted for line in describe(law.row, law.n_dropped)]
+        extras.write(request, material, fitted)
         spec, columns = specs.LAW, COLUMNS if request.by is None else ("group", *COLUMNS)
     else:
         rows, lines = compare_table(request, material)

@@ -3,6 +3,7 @@
 Nothing here is the only check: what loads a model checks it again, as others call it too.
 """
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -23,11 +24,12 @@ def check_parts(
 ) -> None:
     """Raise InputError for a compressor, encoder, LLM or V that cannot be.
 
-    V, `pool` and the `turns` of an elastic training are checked where the encoder's config is at
-    hand: a folder, or in the catalog.
+    V, `pool`, the `turns` of an elastic training and the need of a class token are checked where
+    the encoder's config is at hand: a folder, or in the catalog.
     """
     from vtc.compress.choices import (
         CHOICES,
+        check_class_token,
         check_name,
         check_pooling,
         check_turns,
@@ -39,7 +41,10 @@ def check_parts(
     check_model(encoder, "encoder")
     if llm is not None:
         check_model(llm, "llm")
-    grid = _grid(encoder)
+    shape = _shape(encoder)
+    grid = shape and shape.grid
+    for name in compressors if shape else ():
+        check_class_token(name, shape.class_token)
     if pool is not None:
         check_pooling(grid, pool, compressors)
     if grid is not None:
@@ -112,6 +117,29 @@ def check_engine(engine: str, python: str | None, answer_by: str, four_bit: bool
     return find_vllm(python)
 
 
+def check_served(run: str, visual_tokens: Sequence[int]) -> None:
+    """Raise InputError for a V at which a finished run on this disk cannot answer."""
+    from vtc.compress.serving import check_served as check
+
+    file = Path(run) / "manifest.json"
+    if not visual_tokens or not file.is_file():
+        return
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return
+    for number in visual_tokens:
+        check(run, manifest, number)
+
+
+def check_cacheable(compressors: Iterable[str]) -> None:
+    """Raise InputError for a compressor whose features no cache holds."""
+    from vtc.compress.choices import check_cacheable as check
+
+    for name in compressors:
+        check(name)
+
+
 def check_features(folder: str | None) -> None:
     """Raise InputError for a folder of features that is not there, or not finished."""
     if folder is None or (Path(folder) / "manifest.json").is_file():
@@ -126,11 +154,11 @@ def check_features(folder: str | None) -> None:
     raise InputError(f"features {folder}: {what}; {way}")
 
 
-def _grid(encoder: str) -> tuple[int, int] | None:
+def _shape(encoder: str) -> Any:
     from vtc.catalog import encoders
 
     try:
-        return encoders.shape(encoder).grid
+        return encoders.shape(encoder)
     except InputError:
         # Shapes not known here are read off the model when it is loaded.
         return None

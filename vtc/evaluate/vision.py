@@ -162,9 +162,12 @@ class Look:
             self._block = block
             if images and not self._seen.rows and not self.begun:
                 raise InputError(
-                    f"not one of {len(images)} images opens; the first is {images[0][1]} under "
-                    f"{images[0][0]}: mend 'images' of the benchmark, or give --images"
+                    f"not one of {len(images)} images opens under {images[0][0]}; "
+                    f"{self._seen.faults[images[0]]}: name their root with --images, or 'images' "
+                    "in a TOML file"
                 )
+            # A later block may be of bad images alone: the root is right.
+            self.begun = self.begun or bool(self._seen.rows)
         return self._seen
 
     def _in_store(self, run: Run, images: Sequence[Image]) -> list[Image]:

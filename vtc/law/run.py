@@ -27,6 +27,7 @@ class Request:
     exponents: str | None = None
     holdout: str | None = None
     drop_suspect: bool = False
+    drop_untrained: bool = False
     level: float = 0.95
     text_tokens: float = 50.0
     n_draws: int = 400
@@ -50,14 +51,25 @@ class Material(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """A row of the law table, how many suspect rows were left out of it."""
+    """A row of the law table, the points it is of, and how many suspect rows were left out."""
 
     row: dict[str, Any]
+    points: Points
     n_dropped: int
 
 
-def fit_table(request: Request, material: Material | None = None) -> list[Fitted]:
+def fit_table(
+    request: Request, material: Material | None = None
+) -> list[tuple[dict[str, Any], int]]:
     """A row of the law table for each task and group, and how many suspect rows were left out.
+
+    Raises as `fit_laws`.
+    """
+    return [(law.row, law.n_dropped) for law in fit_laws(request, material)]
+
+
+def fit_laws(request: Request, material: Material | None = None) -> list[Fitted]:
+    """The law of each task and group.
 
     `material` is what stands in the request's table, where it is read already.
     Raises InputError for a table that cannot be used, NoAnswerError if no law can be fitted.
@@ -104,7 +116,7 @@ def _refuse_contradictions(request: Request) -> None:
 def _fit_one(points: Points, request: Request, settings: Settings, material: Material) -> Fitted:
     kept, out = _split(points, request)
     row = estimate(kept, settings, material.images)
-    return Fitted(_assessed(row, kept, out, request, settings), points.n_dropped)
+    return Fitted(_assessed(row, kept, out, request, settings), kept, points.n_dropped)
 
 
 def _split(points: Points, request: Request) -> tuple[Points, tuple]:
@@ -129,7 +141,7 @@ def _fit_groups(
     parts = [_split(points, request) for points in groups]
     rows = group_rows([kept for kept, _ in parts], settings, request.share, material.images)
     found = [
-        Fitted(_assessed(row, kept, out, request, settings), points.n_dropped)
+        Fitted(_assessed(row, kept, out, request, settings), kept, points.n_dropped)
         for row, points, (kept, out) in zip(rows, groups, parts, strict=True)
     ]
     if request.by != "benchmark":
@@ -143,6 +155,7 @@ def _fit_groups(
             tasks=(task,),
             convention=request.convention,
             drop_suspect=request.drop_suspect,
+            drop_untrained=request.drop_untrained,
         )
         return _split(points, request)[0]
 
@@ -202,6 +215,7 @@ def _read(
         tasks=request.tasks if tasks is None else tasks,
         convention=request.convention,
         drop_suspect=request.drop_suspect,
+        drop_untrained=request.drop_untrained,
         by=by,
     )
 

@@ -2,7 +2,7 @@
 
 from vtc.tables.catalog_specs import ENCODERS, GPUS, LLMS
 from vtc.tables.cost_specs import COSTS, RECOMMENDATION
-from vtc.tables.law_specs import FORMS, LAW
+from vtc.tables.law_specs import FORMS, LAW, PROFILE
 from vtc.tables.spec import Column, Table
 
 _BACKBONE = (
@@ -24,6 +24,12 @@ _BACKBONE = (
         nullable=True,
     ),
     Column("visual_tokens", "int", "visual tokens entering the LLM, the V of the law", "tokens"),
+    Column(
+        "visual_tokens_trained",
+        "bool",
+        "the run was trained at this V; false: an elastic one, asked outside its set",
+        nullable=True,
+    ),
     Column("encoder", "string", "name of the vision encoder", nullable=True),
     Column("seed", "int", "seed of the training", nullable=True),
 )
@@ -185,7 +191,7 @@ COMPRESSORS = Table(
         Column("levels", "string", "hidden states of the encoder that it reads"),
         Column("needs_query", "bool", "it compresses for a question"),
         Column("needs_cls", "bool", "it needs the encoder's class token"),
-        Column("trained", "bool", "it has weights to train"),
+        Column("trained", "bool", "it must be trained; else any mlp run's projector serves"),
         Column("elastic", "bool", "one set of weights serves several V"),
         Column("source", "string", "the paper it is from"),
     ),
@@ -287,6 +293,7 @@ TABLES = (
     COMPRESSORS,
     LAW,
     FORMS,
+    PROFILE,
     RECOMMENDATION,
     COSTS,
     ESTIMATE,
