@@ -6,12 +6,13 @@ import pytest
 import torch
 from conftest import TinyWorld
 
+from vtc.compress.serving import check_served, trained_of, untrained
 from vtc.errors import InputError
 from vtc.model.asking import serve_at
 from vtc.model.assemble import assemble
 from vtc.model.config import VtcConfig
 from vtc.model.run import load_run, save_run
-from vtc.model.turns import check_served, train_at, trained_at, trained_of, untrained
+from vtc.model.turns import train_at, trained_at
 
 OWN = 36
 

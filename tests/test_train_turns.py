@@ -12,9 +12,10 @@ from train_kills import end_when_killed
 from train_runs import STAGE_1, about, same_run, stage_1
 from train_samples import read
 
+from vtc.compress.serving import trained_of
 from vtc.errors import InputError
 from vtc.model.assemble import assemble
-from vtc.model.turns import train_at, trained_of
+from vtc.model.turns import train_at
 from vtc.tables.read import read_rows
 from vtc.train import inputs as inputs_module
 from vtc.train.finetune import finetune_runs

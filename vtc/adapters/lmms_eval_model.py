@@ -22,6 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from vtc.adapters.likelihood import answer_loss
+from vtc.compress.serving import untrained
 from vtc.evaluate.runner import settings
 from vtc.model.asking import prompt_ids, serve_at
 from vtc.model.generation import generate_answers
@@ -77,6 +78,9 @@ class VtcModel(lmms):
         self.batch_size = how.batch_size
         self.run = load_run(place, dtype=how.dtype, device=how.device, four_bit=load_4bit or None)
         serve_at(self.run, visual_tokens)
+        words = untrained(folder, self.run.manifest, [self.run.processor.visual_tokens])
+        if words:
+            logger.warning(words.removeprefix("warning: "))
         self.device = torch.device(how.device)
 
     def generate_until(self, requests: Sequence[Any]) -> list[Any]:

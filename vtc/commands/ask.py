@@ -52,11 +52,14 @@ def ask(
     from pathlib import Path
 
     from vtc import console
+    from vtc.compress.serving import untrained
     from vtc.data.images import ImageFault, open_image
     from vtc.errors import InputError
 
     wanted = asked(compressor, compressor_settings, visual_tokens)
     preflight.check_run(run)
+    if visual_tokens and wanted is None:
+        preflight.check_served(run, [visual_tokens])
     if not question.strip():
         raise InputError("the question is empty")
     pictures = []
@@ -74,6 +77,10 @@ def ask(
     (folder,) = folders_of([run], wanted)
     loaded = load_run(folder, dtype=how.dtype, device=how.device, four_bit=load_4bit or None)
     asking.serve_at(loaded, visual_tokens)
+    if visual_tokens and wanted is None:
+        words = untrained(run, loaded.manifest, [visual_tokens])
+        if words:
+            console.say(words)
     start = time.perf_counter()
 
     def show(piece: str) -> None:

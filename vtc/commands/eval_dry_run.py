@@ -47,7 +47,7 @@ def report(
     identity(folders, exams, how)
     for exam in exams:
         options_of(exam, how.answer_by)
-    sittings = [sitting_of(folder) for folder in folders]
+    sittings = [one for folder in folders for one in sittings_of(folder, how)]
     costs = [[cost(sitting, exam, how) for exam in exams] for sitting in sittings]
     for name, value in {**how.described(), "workers": how.workers, **facts}.items():
         yield f"{name} = {value}"
@@ -75,8 +75,22 @@ def report(
     )
 
 
-def sitting_of(folder: Path) -> Sitting:
-    """A run as its configs have it. Raises InputError if it, or what it stands on, is not there."""
+def sittings_of(folder: Path, how: Any) -> list[Sitting]:
+    """A run as its configs have it, at each V that it is to answer at.
+
+    Raises InputError if it, or what it stands on, is not there, and for a V that it cannot serve.
+    """
+    from vtc.compress.serving import check_served
+    from vtc.model.manifest import read_manifest
+
+    manifest = read_manifest(folder)
+    turns = how.served(manifest)
+    for v in turns:
+        check_served(folder, manifest, v)
+    return [_sitting(folder, v) for v in turns]
+
+
+def _sitting(folder: Path, visual_tokens: int) -> Sitting:
     from vtc.catalog.shapes import encoder_from_config, llm_from_config
     from vtc.compress.statement import statement
     from vtc.evaluate.vision import sight_of
@@ -99,12 +113,12 @@ def sitting_of(folder: Path) -> Sitting:
         text_width=llm.hidden_size,
         depth=encoder.n_layers,
         grid=encoder.grid,
-        visual_tokens=manifest["visual_tokens"],
+        visual_tokens=visual_tokens,
         settings=config.get("compressor_settings"),
     )
     return Sitting(
         manifest["run_id"],
-        manifest["visual_tokens"],
+        visual_tokens,
         sight_of(folder).encoder,
         llm,
         encoder,

@@ -1,5 +1,7 @@
 """`vtc eval`: runs and benchmarks in, predictions and scores out."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
@@ -69,7 +71,8 @@ from vtc.errors import InputError
 @click.option(
     "--visual-tokens",
     type=options.Numbers(),
-    help="V, one or several, of --compressor. [default: the runs' own]",
+    help="V, one or several, of runs whose compressor serves several (mqt, m3), or of "
+    "--compressor: 1,4,16. [default: the runs' own]",
 )
 @click.option("--device", help="Device, such as cpu or cuda. [default: cuda where there is one]")
 @click.option(
@@ -108,20 +111,21 @@ def evaluate(
     """Let finished RUNS answer benchmarks; write one row an answer, and the scores.
 
     Several runs in one call share the libraries' start and, with the same encoder, its pass over
-    the images. An item whose image does not open counts as wrong and is
-    marked in the column `fault`. Without -o the scores are shown on stdout. With it, answers are
-    kept beside the output as they come: what was stopped goes on with --resume.
+    the images. So do several V of one run that serves them: --visual-tokens 1,4,16 gives an answer
+    of each run at each V, marked where it was not trained at that V. An item whose image does not
+    open counts as wrong and is marked in the column `fault`. Without -o the scores are shown on
+    stdout. With it, answers are kept beside the output as they come: what was stopped goes on with
+    --resume.
 
     \b
     Example:
       vtc eval runs/* --benchmark mme --benchmark gqa --data-dir data/ -o predictions.parquet
       vtc eval runs/* --benchmark mmmu --dry-run
+      vtc eval runs/m3-v144 --benchmark gqa --visual-tokens 1,9,36,144
       vtc eval llava --benchmark gqa --compressor visionzip --visual-tokens 64,144
       vtc eval runs/* --benchmark world/benchmarks/ocr.toml -o predictions.parquet \\
           --scores scores.parquet
     """
-    from pathlib import Path
-
     from vtc import console
     from vtc.evaluate import average as averages
     from vtc.evaluate.answered import finished, keeping, left, refuse_left
@@ -139,11 +143,12 @@ def evaluate(
             else "--resume goes on with an output that was stopped; name it with -o"
         )
     refit = asked(compressor, compressor_settings, visual_tokens)
-    if visual_tokens and refit is None:
-        raise InputError("--visual-tokens is of a --compressor; name it")
+    # Refitted runs have a folder for each V, so that theirs is their own.
+    turns = () if refit or not visual_tokens else visual_tokens
     vllm = preflight.check_engine(engine, vllm_python, answer_by, load_4bit)
     for run in runs:
         preflight.check_run(run)
+        preflight.check_served(run, turns)
     preflight.check_features(features)
     for path in filter(None, (scores, out)):
         check_output(path, fmt if path == out else None, force or resume or dry_run)
@@ -169,10 +174,11 @@ def evaluate(
 
         how = settings(
             batch_size, dtype, device, features, load_4bit, answer_by=answer_by, workers=workers,
-            vllm=vllm,
+            vllm=vllm, visual_tokens=turns,
         )  # fmt: skip
         exams = [Exam.of(*pair) for pair in chosen]
         folders = folders_of(runs, refit)
+        warn_untrained(folders, turns)
         if dry_run:
             from vtc.commands.eval_dry_run import report
 
@@ -200,6 +206,18 @@ def evaluate(
             inputs = dict.fromkeys(path for benchmark, _ in chosen for path in benchmark.inputs)
             ending = Ending(scoring, scores, out, fmt)
             ending.write(rows, {**how.described(), **given}, list(inputs), force or resume)
+
+
+def warn_untrained(runs: Sequence[str | Path], visual_tokens: Sequence[int]) -> None:
+    """Say, once a run, at which of these V it was not trained."""
+    from vtc import console
+    from vtc.compress.serving import untrained
+    from vtc.model.manifest import read_manifest
+
+    for run in runs if visual_tokens else ():
+        words = untrained(run, read_manifest(run), visual_tokens)
+        if words:
+            console.say(words)
 
 
 class Ending(NamedTuple):

@@ -19,6 +19,7 @@ SHARED = (
     "compressor",
     "compressor_settings",
     "visual_tokens",
+    "visual_tokens_trained",
     "encoder",
     "seed",
     "benchmark",

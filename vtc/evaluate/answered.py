@@ -33,10 +33,13 @@ class Answer(NamedTuple):
 
 
 class Answers:
-    """Answers by run and benchmark, then by the item's place; on disk too, if there is a file."""
+    """Answers by run and benchmark, then by the item's place; on disk too, if there is a file.
+
+    Those that a run gives at another V than its own are kept apart by `visual_tokens`.
+    """
 
     def __init__(self, file: Path | None = None) -> None:
-        self._found: dict[tuple[str, str], dict[int, Answer]] = {}
+        self._found: dict[tuple[str, str, int | None], dict[int, Answer]] = {}
         self._file = -1
         self._synced = time.monotonic()
         if file is not None:
@@ -49,15 +52,24 @@ class Answers:
     def __len__(self) -> int:
         return sum(map(len, self._found.values()))
 
-    def of(self, run_id: str, benchmark: str) -> Mapping[int, Answer]:
+    def of(
+        self, run_id: str, benchmark: str, visual_tokens: int | None = None
+    ) -> Mapping[int, Answer]:
         """The answers of a run to a benchmark, by the item's place in it."""
-        return self._found.get((run_id, benchmark), {})
+        return self._found.get((run_id, benchmark, visual_tokens), {})
 
-    def add(self, run_id: str, benchmark: str, answers: Mapping[int, Answer]) -> None:
+    def add(
+        self,
+        run_id: str,
+        benchmark: str,
+        answers: Mapping[int, Answer],
+        visual_tokens: int | None = None,
+    ) -> None:
         """Take some more answers of a run to a benchmark."""
-        self._take(run_id, benchmark, answers)
+        self._take(run_id, benchmark, answers, visual_tokens)
         if self._file >= 0 and answers:
-            found = {"run": run_id, "benchmark": benchmark, "answers": answers}
+            at = {} if visual_tokens is None else {"visual_tokens": visual_tokens}
+            found = {"run": run_id, "benchmark": benchmark, **at, "answers": answers}
             line = json.dumps(found).encode() + b"\n"
             if os.write(self._file, line) != len(line):
                 raise OSError(28, os.strerror(28), _LINES)
@@ -72,8 +84,14 @@ class Answers:
             os.close(self._file)
             self._file = -1
 
-    def _take(self, run_id: str, benchmark: str, answers: Mapping[int, Answer]) -> None:
-        self._found.setdefault((run_id, benchmark), {}).update(answers)
+    def _take(
+        self,
+        run_id: str,
+        benchmark: str,
+        answers: Mapping[int, Answer],
+        visual_tokens: int | None,
+    ) -> None:
+        self._found.setdefault((run_id, benchmark, visual_tokens), {}).update(answers)
 
     def _read(self, file: Path) -> int:
         """Read a file's lines; how many bytes of it are whole lines."""
@@ -86,7 +104,7 @@ class Answers:
             if not line.endswith(b"\n"):
                 break
             own = {int(place): Answer(*cells) for place, cells in found["answers"].items()}
-            self._take(found["run"], found["benchmark"], own)
+            self._take(found["run"], found["benchmark"], own, found.get("visual_tokens"))
             whole += len(line)
         return whole
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vtc.compress.registry import settings_text
+from vtc.compress.serving import trained_of
 from vtc.evaluate.aggregate import score_item
 from vtc.evaluate.answered import Answer
 from vtc.evaluate.exam import Exam
@@ -25,10 +26,18 @@ def facts_of(folder: Path) -> dict[str, Any]:
 
 
 def prediction_row(
-    manifest: Mapping[str, Any], exam: Exam, item: Item, answer: Answer
+    manifest: Mapping[str, Any],
+    exam: Exam,
+    item: Item,
+    answer: Answer,
+    visual_tokens: int | None = None,
 ) -> dict[str, Any]:
-    """The scored row of an answer; `manifest` is the run's, as `facts_of` gives it."""
+    """The scored row of an answer; `manifest` is the run's, as `facts_of` gives it.
+
+    `visual_tokens` is the V that it answered at, if not its own.
+    """
     llm, benchmark = manifest["llm"], exam.benchmark
+    v = visual_tokens or manifest["visual_tokens"]
     return score_item(
         {
             "run_id": manifest["run_id"],
@@ -39,7 +48,8 @@ def prediction_row(
             "n_params_nonembedding": llm["n_params_nonembedding"],
             "compressor": manifest["compressor"],
             "compressor_settings": manifest["compressor_settings"],
-            "visual_tokens": manifest["visual_tokens"],
+            "visual_tokens": v,
+            "visual_tokens_trained": v in trained_of(manifest),
             "encoder": manifest["encoder"]["name"],
             "seed": manifest.get("seed"),
             "benchmark": benchmark.name,

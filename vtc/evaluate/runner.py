@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from vtc import __version__
+from vtc.compress.serving import check_served
 from vtc.data.features import FeatureStore
 from vtc.errors import InputError
 from vtc.evaluate import vision
@@ -22,6 +23,7 @@ from vtc.evaluate.prediction_row import facts_of, prediction_row
 from vtc.evaluate.prompts import Prompt, tokenise
 from vtc.evaluate.vision import Look, Sight, sight_of
 from vtc.evaluate.vllm.check import Vllm, refuse_four_bits
+from vtc.model.asking import serve_at
 from vtc.model.manifest import MANIFEST, run_folder
 from vtc.model.run import Run, check_speaks, load_run, read_manifest
 from vtc.tables.provenance import file_sha
@@ -36,7 +38,7 @@ class Settings:
 
     `four_bit`: the LLM's linear layers are quantised (nf4) as they are read. `answer_by` is
     GENERATION or LIKELIHOOD. `workers` processes open images ahead; with 0 this one does. Without
-    `vllm` vtc itself answers.
+    `vllm` vtc itself answers. `visual_tokens` are the V that each run answers at; none is its own.
     """
 
     batch_size: int = 16
@@ -47,6 +49,7 @@ class Settings:
     answer_by: str = GENERATION
     workers: int = 0
     vllm: Vllm | None = None
+    visual_tokens: tuple[int, ...] = ()
 
     @property
     def engine(self) -> str:
@@ -63,7 +66,12 @@ class Settings:
             "load_4bit": self.four_bit,
             "answer_by": self.answer_by,
             "engine": self.engine,
+            "visual_tokens": list(self.visual_tokens) or None,
         }
+
+    def served(self, manifest: Mapping[str, Any]) -> tuple[int, ...]:
+        """The V that a run answers at."""
+        return self.visual_tokens or (manifest["visual_tokens"],)
 
 
 def settings(
@@ -75,6 +83,7 @@ def settings(
     answer_by: str = GENERATION,
     workers: int | None = None,
     vllm: Vllm | None = None,
+    visual_tokens: Sequence[int] | None = None,
 ) -> Settings:
     """Settings from names: dtype fp32, bf16 or fp16, device as torch writes it.
 
@@ -94,7 +103,8 @@ def settings(
     if workers is None:
         workers = 0 if device == "cpu" else min(8, (os.cpu_count() or 1) // 2)
     cache = Path(features) if features else None
-    return Settings(batch_size, kind, device, cache, four_bit, answer_by, workers, vllm)
+    turns = tuple(visual_tokens or ())
+    return Settings(batch_size, kind, device, cache, four_bit, answer_by, workers, vllm, turns)
 
 
 def identity(folders: Sequence[Path], exams: Sequence[Exam], how: Settings) -> dict[str, Any]:
@@ -120,6 +130,7 @@ def identity(folders: Sequence[Path], exams: Sequence[Exam], how: Settings) -> d
             "answer_by": how.answer_by,
             "engine": how.engine,
             "features": features and f"features {features[:12]}",
+            "visual_tokens": list(how.visual_tokens) or None,
         },
     }
 
@@ -131,7 +142,7 @@ def evaluate(
     track: Track,
     answers: Answers | None = None,
 ) -> list[dict[str, Any]]:
-    """Rows of the predictions table, by run, exam and item, in the order given.
+    """Rows of the predictions table, by run, V, exam and item, in the order given.
 
     Runs are loaded one at a time. Those with the same encoder share its pass over the images, as
     long as the features fit in memory; images in a feature cache are not encoded. An item whose
@@ -139,8 +150,8 @@ def evaluate(
     already has is not asked again.
 
     Raises InputError for a folder that is no finished run, two runs of one run_id, for images
-    of which not one opens, for free answers where likelihood is to decide, and for what vLLM
-    cannot do where it is to answer.
+    of which not one opens, for free answers where likelihood is to decide, for a V that a run
+    cannot answer at, and for what vLLM cannot do where it is to answer.
     """
     answers = Answers() if answers is None else answers
     _refuse_equal_ids(folders)
@@ -150,10 +161,14 @@ def evaluate(
             refuse_four_bits(read_manifest(folder), folder)
     options = [options_of(exam, how.answer_by) for exam in exams]
     manifests = {folder: facts_of(folder) for folder in folders}
+    turns = {folder: how.served(manifests[folder]) for folder in folders}
+    for folder in folders:
+        for v in turns[folder]:
+            check_served(folder, manifests[folder], v)
     sights = {
         folder: sight_of(folder)
         for folder in folders
-        if any(_open(manifests[folder], exam, answers) for exam in exams)
+        if any(_open(manifests[folder], exam, answers, v) for v in turns[folder] for exam in exams)
     }
     by_encoder: dict[tuple, list[Path]] = {}
     for folder, sight in sights.items():
@@ -167,15 +182,16 @@ def evaluate(
             run = load_run(
                 folder, dtype=how.dtype, device=how.device, four_bit=how.four_bit or None
             )
-            prompts = _prompts(run, exams)
-            longest = _longest(prompts, exams)
+            prompts = {v: _prompts(run, exams, v) for v in turns[folder]}
+            longest = max(_longest(own, exams) for own in prompts.values())
             with engine_of(run, how.vllm, how.batch_size, longest) as engine:
                 _sit(run, engine, sights[folder], look, exams, prompts, options, track, answers)
     return [
-        prediction_row(manifests[folder], exam, item, found[place])
+        prediction_row(manifests[folder], exam, item, found[place], v)
         for folder in folders
+        for v in turns[folder]
         for exam in exams
-        for found in [answers.of(manifests[folder]["run_id"], exam.benchmark.name)]
+        for found in [_answered(manifests[folder], exam, answers, v)]
         for place, item in enumerate(exam.items)
     ]
 
@@ -201,15 +217,30 @@ def _refuse_equal_ids(folders: Sequence[Path]) -> None:
         seen[run_id] = folder
 
 
-def _open(manifest: Mapping[str, Any], exam: Exam, answers: Answers) -> list[int]:
-    """The places of the items that a run has not answered yet."""
-    done = answers.of(manifest["run_id"], exam.benchmark.name)
+def _apart(manifest: Mapping[str, Any], visual_tokens: int) -> int | None:
+    """The V by which answers are kept apart from those at the run's own."""
+    return None if visual_tokens == manifest["visual_tokens"] else visual_tokens
+
+
+def _answered(
+    manifest: Mapping[str, Any], exam: Exam, answers: Answers, visual_tokens: int
+) -> Mapping[int, Answer]:
+    """What a run has answered at a V, by the items' places."""
+    at = _apart(manifest, visual_tokens)
+    return answers.of(manifest["run_id"], exam.benchmark.name, at)
+
+
+def _open(
+    manifest: Mapping[str, Any], exam: Exam, answers: Answers, visual_tokens: int
+) -> list[int]:
+    """The places of the items that a run has not answered yet at a V."""
+    done = _answered(manifest, exam, answers, visual_tokens)
     return [place for place in range(len(exam.items)) if place not in done]
 
 
-def _prompts(run: Run, exams: Sequence[Exam]) -> list[list[Prompt]]:
-    """The prompts of each exam's items, as this run has them."""
-    tokenizer, visual_tokens = run.processor.tokenizer, run.manifest["visual_tokens"]
+def _prompts(run: Run, exams: Sequence[Exam], visual_tokens: int) -> list[list[Prompt]]:
+    """The prompts of each exam's items, as this run has them at a V."""
+    tokenizer = run.processor.tokenizer
     position = run.processor.query_position
     return [tokenise(exam.items, tokenizer, visual_tokens, position) for exam in exams]
 
@@ -229,23 +260,33 @@ def _sit(
     sight: Sight,
     look: Look,
     exams: Sequence[Exam],
-    prompts: Sequence[Sequence[Prompt]],
+    prompts: Mapping[int, Sequence[Sequence[Prompt]]],
     options: Sequence[Sequence[tuple[Candidate, ...]]],
     track: Track,
     answers: Answers,
 ) -> None:
-    """Ask one run whatever it has not answered, block by block of images."""
+    """Ask one run whatever it has not answered, block by block of images, at each V in turn.
+
+    `prompts` are those of each V, exam by exam.
+    """
     run_id = run.manifest["run_id"]
     images = [exam.images() for exam in exams]
-    todo = [_open(run.manifest, exam, answers) for exam in exams]
-    for block in look.blocks(run, [[images[n][i] for i in own] for n, own in enumerate(todo)]):
+    todo = {
+        (v, n): _open(run.manifest, exam, answers, v)
+        for v in prompts
+        for n, exam in enumerate(exams)
+    }
+    left = [sorted(set().union(*(todo[v, n] for v in prompts))) for n in range(len(exams))]
+    for block in look.blocks(run, [[images[n][i] for i in own] for n, own in enumerate(left)]):
         seen = look.at(run, block)
         views = seen.of(sight)
         inside = set(block.images)
-        for number, exam in enumerate(exams):
+        for (v, number), due in todo.items():
+            serve_at(run, v)
+            exam, at = exams[number], _apart(run.manifest, v)
             here = [
                 i
-                for i in todo[number]
+                for i in due
                 for shown in [images[number][i]]
                 if (shown and inside.issuperset(shown)) or (block.first and not shown)
             ]
@@ -255,22 +296,23 @@ def _sit(
                 if any(image in seen.faults for image in images[number][i])
             }
             wrong = {
-                i: Answer("", 0, prompts[number][i].n_text_tokens, None, fault)
+                i: Answer("", 0, prompts[v][number][i].n_text_tokens, None, fault)
                 for i, fault in faults.items()
             }
-            answers.add(run_id, exam.benchmark.name, wrong)
+            answers.add(run_id, exam.benchmark.name, wrong, at)
             questions = [
                 Question(
                     place=i,
-                    prompt=prompts[number][i],
+                    prompt=prompts[v][number][i],
                     shown=tuple(views[image] for image in images[number][i]),
                     options=options[number][i],
                 )
                 for i in here
                 if i not in faults
             ]
-            with track(f"{run_id} on {exam.benchmark.name}", len(questions)) as advance:
+            where = f" at V = {v}" if len(prompts) > 1 else ""
+            with track(f"{run_id}{where} on {exam.benchmark.name}", len(questions)) as advance:
                 limit = exam.benchmark.max_new_tokens
                 for found in engine.answer(questions, limit):
-                    answers.add(run_id, exam.benchmark.name, found)
+                    answers.add(run_id, exam.benchmark.name, found, at)
                     advance(len(found))

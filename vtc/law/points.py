@@ -31,6 +31,7 @@ class Points:
     families: tuple[str, ...] = ()
     compressors: tuple[str, ...] = ()
     n_suspect: int = 0
+    n_untrained: int = 0
     n_dropped: int = 0
     by: str | None = None
     group: str | None = None
@@ -79,6 +80,7 @@ def read_points(
     tasks: Sequence[str] = (),
     convention: str = "nominal",
     drop_suspect: bool = False,
+    drop_untrained: bool = False,
     by: str | None = None,
 ) -> list[Points]:
     """The points of each task of a table, tasks in their order of appearance.
@@ -88,7 +90,8 @@ def read_points(
     A table needs visual_tokens; n_params (a count) or n_params_b (billions); error or score. A
     scores table with several benchmarks a task gives one point a run: the mean over its benchmarks.
     Without a `task` column all rows are one task, named by `tasks` or "all". Rows whose `note`
-    begins with "suspect" are counted, or left out if `drop_suspect`.
+    begins with "suspect" are counted, or left out if `drop_suspect`. So are those of an elastic
+    run at a V that it was not trained at (`visual_tokens_trained` is false), by `drop_untrained`.
     Raises InputError naming the source, the row and the column.
     """
     _refuse_columns(rows, source)
@@ -104,6 +107,11 @@ def read_points(
             have = ", ".join(by_task)
             raise InputError(f"{source} has no rows of task '{task}'; it has {have}")
     found = []
+    if drop_untrained:
+        by_task = {
+            task: [pair for pair in own if not _is_untrained(pair[1])]
+            for task, own in by_task.items()
+        }
     for task in wanted:
         empty = Points(task, (), convention, by=by)
         for group, own in _groups(by_task[task], by, source).items():
@@ -186,7 +194,13 @@ def _task_points(
         benchmarks=_distinct(row.get("benchmark") for _, row in rows),
         n_suspect=0 if drop_suspect else len(suspect),
         n_dropped=len(suspect) if drop_suspect else 0,
+        n_untrained=sum(_is_untrained(row) for _, row in rows),
     )
+
+
+def _is_untrained(row: Mapping[str, Any]) -> bool:
+    """Whether the row's run was not trained at its V; a CSV has words for that."""
+    return str(row.get("visual_tokens_trained")).lower() in ("false", "no", "0")
 
 
 def _mean_over_benchmarks(runs: Mapping[tuple, Mapping[str, Point]], source: str) -> list[Point]:

@@ -105,6 +105,7 @@ def data_flags(points: Points) -> list[str]:
         "single_size": len(points.sizes) == 1,
         "two_sizes": len(points.sizes) == 2,
         "suspect_rows": points.n_suspect > 0,
+        "untrained_rows": points.n_untrained > 0,
         "several_families": len(points.families) > 1,
         "several_compressors": len(points.compressors) > 1,
         "replicates": len({p[:2] for p in points.points}) < len(points.points),

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers.generation.streamers import TextStreamer
 
+from vtc.compress.serving import check_served
 from vtc.data.conversations import IMAGE
 from vtc.data.labels import TurnEncoder, expand_images
 from vtc.errors import InputError
@@ -14,7 +15,6 @@ from vtc.model.backbones import module_dtype
 from vtc.model.generation import Generated
 from vtc.model.processor import VtcProcessor
 from vtc.model.run import Run
-from vtc.model.turns import check_served
 
 
 def prompt_ids(processor: VtcProcessor, text: str, n_images: int) -> list[int]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vtc.compress.choices import Asked, check_turns
+from vtc.compress.serving import trained_of
 from vtc.errors import InputError
 from vtc.tables.atomic import refuse_existing
 from vtc.train.checkpoints import BY_DEFAULT, Saving
@@ -151,7 +152,6 @@ class FinetuneJob:
     def check_turns(self, plan: Sequence[tuple[Path, Path]], settings: StageSettings) -> None:
         """Raise InputError for V at which one of the runs cannot be trained in turns."""
         from vtc.model.run import read_manifest
-        from vtc.model.turns import trained_of
 
         asked = settings.train_visual_tokens
         for run, _ in plan:
