@@ -162,6 +162,27 @@ LAW = Table(
     ),
 )
 
+PROFILE = Table(
+    "profile",
+    1,
+    "how well a law fits at each value of one parameter, the others fitted anew",
+    (
+        Column("task", "string", "task family the errors are of"),
+        Column("by", "string", "column that the task was split by", nullable=True),
+        Column("group", "string", "its value here", nullable=True),
+        Column("parameter", "string", "alpha, beta, ratio or d"),
+        Column("value", "float", "the value it is held at"),
+        Column("k", "float", "the others' best values there: k"),
+        Column("alpha", "float", "alpha"),
+        Column("beta", "float", "beta"),
+        Column("d", "float", "D", "share in [0, 1)"),
+        Column("sse", "float", "sum of squared residuals"),
+        Column("f", "float", "its rise above the law's, in residual mean squares", nullable=True),
+        Column("p", "float", "p of that rise (F test, errors independent)", nullable=True),
+        Column("admitted", "bool", "p is above 1 - level"),
+    ),
+)
+
 FORMS = Table(
     "forms",
     1,
