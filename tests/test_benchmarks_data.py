@@ -223,7 +223,7 @@ def put(column, value, row=1):
             "textvqa",
             textvqa,
             put("answers", ["a"], None),
-            "1 answers, but metric vqa needs at leas",
+            "1 answer, but metric vqa needs at leas",
         ),
         (
             "textvqa",

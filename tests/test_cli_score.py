@@ -1,11 +1,14 @@
 """`vtc score`: anybody's predictions become scores, from their text alone."""
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 
+from vtc.errors import InputError
+from vtc.evaluate.predictions import Source, read_predictions
 from vtc.tables import specs
 from vtc.tables.read import read_rows
 from vtc.tables.write import write_rows
@@ -89,7 +92,7 @@ def test_a_minimal_table_of_anybody(tmp_path, suffix):
     assert done.returncode == 0, done.stderr
     row = json.loads(done.stdout)
     assert row["score"] == pytest.approx(2 / 3)
-    assert (row["run_id"], row["backbone"], row["compressor"]) == ("theirs", "theirs", "unknown")
+    assert (row["run_id"], row["backbone"], row["compressor"]) == ("theirs", "7B LLM", "unknown")
     assert (row["n_params"], row["family"], row["seed"]) == (7_000_000_000, "qwen", None)
 
 
@@ -108,6 +111,27 @@ def test_a_minimal_table_of_anybody(tmp_path, suffix):
             "row 0: column 'visual_tokens' says 16, but --visual-tokens says 4",
         ),
         ("prediction,references\nyes,yes\n", {**ABOUT, "metric": "f1"}, "no metric 'f1'; choose"),
+        ("predicton,references\nyes,yes\n", ABOUT, "'prediction' is missing (it has 'predicton')"),
+        (
+            'prediction,references\nno,"[""no"""\n',
+            ABOUT,
+            """row 0, column 'references': '["no"' begins a JSON list that does not end""",
+        ),
+        (
+            "prediction,references\nred,red\n",
+            {**ABOUT, "metric": "vqa"},
+            "row 0, column 'references': 1 answer, but metric vqa needs at least 4",
+        ),
+        (
+            "prediction,references\nyes,nope\n",
+            {**ABOUT, "metric": "pope"},
+            "column 'references': 'nope', but metric pope knows yes or no alone",
+        ),
+        (
+            "prediction,references,n_params,visual_tokens\nyes,yes,-7,1\n",
+            {**ABOUT, "n_params": None, "visual_tokens": None},
+            "row 0, column 'n_params': -7 is below 1",
+        ),
         (
             "prediction,references,item_id\nyes,yes,1\nno,yes,1\n",
             ABOUT,
@@ -123,6 +147,31 @@ def test_faults_of_a_minimal_table(tmp_path, text, given, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("references", "message"),
+    [
+        ([], "column 'references': no accepted answer"),
+        ([None], "expected texts, or objects with an 'answer', found None"),
+        ({"b": 1}, "expected texts, or objects with an 'answer', found {'b': 1}"),
+    ],
+)
+def test_references_that_are_no_answers(tmp_path, references, message):
+    path = tmp_path / "p.jsonl"
+    path.write_text(json.dumps({"prediction": "yes", "references": references}))
+    given = {name: value for name, value in ABOUT.items() if name != "benchmark"}
+    source = Source({"benchmark": "b", **given})
+    with pytest.raises(InputError, match=re.escape(message)):
+        list(read_predictions(path, source))
+
+
+def test_a_misspelt_benchmark_is_named_before_its_columns(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text("prediction,item_id\nyes,1\n")
+    source = Source({"benchmark": "pop", "n_params": 7e9, "visual_tokens": 1}, data_dir=tmp_path)
+    with pytest.raises(InputError, match="no benchmark 'pop': did you mean pope"):
+        list(read_predictions(path, source))
 
 
 def test_another_table_is_refused_by_name(tmp_path):

@@ -90,7 +90,7 @@ answers = "answer"
     [
         ('metric = "exact_match"', "", "'metric' is missing"),
         ('metric = "exact_match"', 'metric = "bleu"', "no metric 'bleu'; choose from exact_match"),
-        ('metric = "exact_match"', 'metric = "vqa"', "1 answers, but metric vqa needs at least 4"),
+        ('metric = "exact_match"', 'metric = "vqa"', "1 answer, but metric vqa needs at least 4"),
         ('task = "reasoning"', 'task = "maths"', "task 'maths' is none of reasoning, ocr, general"),
         ('task = "reasoning"', "task = 3", "'task' must be str, not 3"),
         ('name = "colours"', 'name = "c"\ncolor = 1', "unknown key 'color'"),

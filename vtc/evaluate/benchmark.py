@@ -1,5 +1,6 @@
 """A benchmark is a TOML file: where its rows are, what to ask, and how answers are scored."""
 
+import difflib
 import hashlib
 import re
 import tomllib
@@ -162,7 +163,7 @@ def _find(path: Path, settings: dict[str, Any], data_dir: str | Path | None) -> 
     if data_dir is not None:
         folders = [Path(data_dir).resolve() / name, Path(data_dir).resolve(), *folders]
     for folder in folders:
-        found = sorted(folder.glob(rows)) if "*" in rows else [folder / rows]
+        found = _like(folder, rows) if "*" in rows else [folder / rows]
         if found and found[0].exists():
             break
     else:
@@ -177,6 +178,12 @@ def _find(path: Path, settings: dict[str, Any], data_dir: str | Path | None) -> 
         if key in settings:
             raise InputError(f"{path}: '{key}' is of data sets, but {found[0]} is a file of rows")
     return _Found(folder, tuple(found))
+
+
+def _like(folder: Path, pattern: str) -> list[Path]:
+    """The files like a pattern, below a folder or, of an absolute one, wherever it says."""
+    root = Path(pattern).anchor
+    return sorted(Path(root).glob(pattern[len(root) :]) if root else folder.glob(pattern))
 
 
 def _on_hub(path: Path, settings: dict[str, Any], data_dir: str | Path | None) -> _Found:
@@ -228,12 +235,15 @@ def distinct(benchmarks: Sequence[Benchmark]) -> None:
 
 
 def _check_keys(settings: dict[str, Any], path: Path) -> None:
+    for key, value in settings.items():
+        if key not in _KINDS:
+            near = difflib.get_close_matches(key, _KINDS, n=1)
+            meant = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(_KINDS)}"
+            raise InputError(f"{path}: unknown key '{key}'; {meant}")
     for key in _REQUIRED:
         if key not in settings:
             raise InputError(f"{path}: '{key}' is missing")
     for key, value in settings.items():
-        if key not in _KINDS:
-            raise InputError(f"{path}: unknown key '{key}'; known are {', '.join(_KINDS)}")
         if not isinstance(value, _KINDS[key]) or isinstance(value, bool):
             raise InputError(f"{path}: '{key}' must be {_KINDS[key][0].__name__}, not {value!r}")
     if settings["task"] not in TASKS:

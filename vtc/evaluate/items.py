@@ -61,17 +61,28 @@ def whole_groups(items: list[Item], limit: int) -> list[Item]:
 
 
 def answers_of(cell: Any) -> list[str]:
-    """The accepted answers in a cell: one, a list, a JSON list as text, or VQA's objects."""
+    """The accepted answers in a cell: one, a list, a JSON list as text, or VQA's objects.
+
+    Raises ValueError for a cell that is none of these.
+    """
     if isinstance(cell, str) and cell.startswith("["):
         try:
             answers = json.loads(cell)
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):
             answers = None
+            if cell.startswith('["'):
+                raise ValueError(f"'{cell[:40]}' begins a JSON list that does not end") from None
         # A text in brackets that is no list of texts, such as [3, 4], is itself the answer.
         if answers and all(isinstance(answer, str) for answer in answers):
             return answers
-    answers = cell if isinstance(cell, list) else [cell]
-    return [str(a["answer"] if isinstance(a, dict) and "answer" in a else a) for a in answers]
+    return [_answer(answer) for answer in (cell if isinstance(cell, list) else [cell])]
+
+
+def _answer(cell: Any) -> str:
+    found = cell.get("answer") if isinstance(cell, dict) else cell
+    if found is None or isinstance(found, dict | list):
+        raise ValueError(f"expected texts, or objects with an 'answer', found {str(cell)[:40]}")
+    return str(found)
 
 
 def _item(
@@ -113,7 +124,10 @@ def _references(
     row: dict[str, Any], choices: tuple[str, ...], benchmark: Benchmark, where: str
 ) -> list[str]:
     """The accepted answers; of a multiple choice its letter, where the row has the text."""
-    found = answers_of(_cell(row, benchmark.columns.answers, where))
+    try:
+        found = answers_of(_cell(row, benchmark.columns.answers, where))
+    except ValueError as error:
+        raise InputError(f"{where}, column '{benchmark.columns.answers}': {error}") from None
     if choices:
         letters = [letter(number) for number in range(len(choices))]
         for number, answer in enumerate(found):
@@ -124,12 +138,9 @@ def _references(
                     f"{where}, column '{benchmark.columns.answers}': '{answer}' is none of the "
                     f"choices {', '.join(choices)}"
                 )
-    needed = metrics.METRICS[benchmark.metric].min_references
-    if len(found) < needed:
-        raise InputError(
-            f"{where}, column '{benchmark.columns.answers}': {len(found)} answers, but metric "
-            f"{benchmark.metric} needs at least {needed}"
-        )
+    unfit = metrics.METRICS[benchmark.metric].unfit(benchmark.metric, found)
+    if unfit:
+        raise InputError(f"{where}, column '{benchmark.columns.answers}': {unfit}")
     return found
 
 

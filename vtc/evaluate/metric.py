@@ -55,6 +55,7 @@ def mean(rows: Sequence[Row]) -> Total:
 class Metric:
     """A metric, the name and version of its parser, and what it needs of an item.
 
+    `closed`: the only references there may be, in lower case, where a question leaves no others.
     `compat` scores as lmms-eval does where that differs, `compat_total` adds up as it does.
     `points`: what a whole category counts, where a benchmark's figures are points (MME's 200).
     `incomplete` says what rows lack for their total, None if nothing.
@@ -64,11 +65,25 @@ class Metric:
     parser: str
     meaning: str
     min_references: int = 1
+    closed: frozenset[str] = frozenset()
     compat: Score | None = None
     total: Sum = mean
     compat_total: Sum | None = None
     points: float | None = None
     incomplete: Callable[[Sequence[Row]], str | None] = lambda rows: None
+
+    def unfit(self, name: str, references: Sequence[str]) -> str | None:
+        """Why the metric, called `name`, cannot score against these references; None if it can."""
+        if not references:
+            return "no accepted answer"
+        if len(references) < self.min_references:
+            answers = "1 answer" if len(references) == 1 else f"{len(references)} answers"
+            return f"{answers}, but metric {name} needs at least {self.min_references}"
+        for reference in references if self.closed else ():
+            if reference.lower().strip() not in self.closed:
+                wanted = " or ".join(sorted(self.closed, reverse=True))
+                return f"'{reference[:40]}', but metric {name} knows {wanted} alone"
+        return None
 
     def scorer(self, compat: bool) -> Score:
         """How a prediction is scored, as lmms-eval does if `compat`."""

@@ -1,18 +1,21 @@
 """Reading predictions to score: our own table, the minimal one of anybody, or lmms-eval's logs."""
 
+import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vtc.errors import InputError
-from vtc.evaluate import lmms_logs, lmms_rows
+from vtc.evaluate import lmms_logs, lmms_rows, metrics
 from vtc.evaluate.aggregate import SHARED
+from vtc.evaluate.benchmarks import registry
 from vtc.evaluate.benchmarks.registry import SPECS
 from vtc.evaluate.benchmarks.spec import Spec
 from vtc.evaluate.items import answers_of
 from vtc.evaluate.truths import Held, as_cells, read_truths
 from vtc.tables import specs
 from vtc.tables.cells import checked
+from vtc.tables.quantity import format_count
 from vtc.tables.read import stream_rows, title
 from vtc.tables.spec import Column
 
@@ -61,7 +64,7 @@ def read_predictions(path: str | Path, source: Source) -> Iterator[dict[str, Any
     A row needs `prediction` and `references` (a list, a JSON list, or one text); of a benchmark
     that vtc knows `prediction` and `item_id` are enough, with `data_dir`, and metric and task are
     its own. A log of lmms-eval is known by its content. Without them run_id is the file's name (of
-    a log, its folder's), backbone the run_id, compressor "unknown", item_id the row's position and
+    a log, its folder's), backbone the LLM's size, compressor "unknown", item_id the row's position and
     image_id the item_id (so that no items share an image).
 
     Raises InputError naming file, row and column; a column that is nowhere names the option.
@@ -88,7 +91,11 @@ def _table_rows(path: str | Path, stem: str, source: Source) -> Iterator[dict[st
         if index == 0 and lmms_logs.is_sample(row):
             raise InputError(f"{where}: a log of lmms-eval is read from its file, not from stdin")
         cells = _named(row, source.given, where)
+        if "prediction" not in cells:
+            raise _lacking("prediction", row, cells, where)
         spec = SPECS.get(str(cells.get("benchmark")))
+        if spec is None and source.data_dir is not None and "references" not in cells:
+            spec = registry.find(str(cells.get("benchmark")))
         if spec is None or "references" in cells or source.data_dir is None:
             if spec is not None:
                 cells = {"task": spec.task, "metric": spec.metric, **cells}
@@ -173,12 +180,15 @@ def _complete(
 ) -> dict[str, Any]:
     """All columns NEEDED, checked; `row` is what stood in the file."""
     cells.setdefault("run_id", stem)
-    cells.setdefault("backbone", cells["run_id"])
+    cells.setdefault("backbone", _size(cells.get("n_params")) or cells["run_id"])
     cells.setdefault("compressor", "unknown")
     cells.setdefault("item_id", position)
     cells.setdefault("image_id", str(cells["item_id"]))
     if "references" in cells:
-        cells["references"] = answers_of(cells["references"])
+        try:
+            cells["references"] = answers_of(cells["references"])
+        except ValueError as error:
+            raise InputError(f"{where}, column 'references': {error}") from None
     # A run's own cells recur in all of its rows: each combination of them is checked once.
     run = tuple(map(cells.get, SHARED))
     try:
@@ -187,10 +197,26 @@ def _complete(
         shared = None
     if shared is None:
         shared = _all_checked(_SHARED_COLUMNS, cells, row, where)
+        for name in ("n_params", "visual_tokens"):
+            if shared[name] < 1:
+                raise InputError(f"{where}, column '{name}': {shared[name]:g} is below 1")
         if len(_checked_runs) >= _MOST_RUNS:
             _checked_runs.clear()
         _checked_runs[run] = shared
-    return {**shared, **_all_checked(_OWN_COLUMNS, cells, row, where)}
+    whole = {**shared, **_all_checked(_OWN_COLUMNS, cells, row, where)}
+    metric = metrics.get(whole["metric"], where)
+    unfit = metric.unfit(whole["metric"], whole["references"])
+    if unfit:
+        raise InputError(f"{where}, column 'references': {unfit}")
+    return whole
+
+
+def _size(n_params: Any) -> str | None:
+    """What an LLM without a name is called: runs of one size at several V have the same."""
+    try:
+        return f"{format_count(float(n_params))} LLM"
+    except (TypeError, ValueError):
+        return None  # The check of n_params says what is wrong.
 
 
 def _all_checked(
@@ -202,12 +228,20 @@ def _all_checked(
         if cell is not None:
             cell = checked(cell, column, where)
         elif not column.nullable:
-            state = "empty" if column.name in row else "missing"
-            raise InputError(
-                f"{where}: column '{column.name}' is {state}; {_way_out(column.name, cells)}"
-            )
+            raise _lacking(column.name, row, cells, where)
         found[column.name] = cell
     return found
+
+
+def _lacking(
+    column: str, row: Mapping[str, Any], cells: Mapping[str, Any], where: str
+) -> InputError:
+    """What to raise for a cell that is not there; it names the column that may be meant."""
+    if column in row:
+        return InputError(f"{where}: column '{column}' is empty; {_way_out(column, cells)}")
+    near = difflib.get_close_matches(column, [key for key in row if key not in NEEDED], n=1)
+    meant = f" (it has '{near[0]}')" if near else ""
+    return InputError(f"{where}: column '{column}' is missing{meant}; {_way_out(column, cells)}")
 
 
 def _refuse_contradiction(cell: Any, value: Any, key: str, where: str) -> None:

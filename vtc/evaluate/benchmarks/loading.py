@@ -167,7 +167,7 @@ def _with_images(
 
 def items_of(spec: Spec, rows: Iterable[Numbered], keep: Callable[[bytes], str]) -> Iterator[Item]:
     """Items of rows, their ids checked; without an id of its own, an item's is its position."""
-    needed = metrics.METRICS[spec.metric].min_references
+    metric = metrics.METRICS[spec.metric]
     repeats: Counter[str] = Counter()
     seen: dict[str, str] = {}
     for number, (at, cells) in enumerate(rows):
@@ -178,11 +178,9 @@ def items_of(spec: Spec, rows: Iterable[Numbered], keep: Callable[[bytes], str])
             name = f"{name}/{repeats[name]}"
         if name in seen:
             raise InputError(f"{at}: id '{name}' stands twice; first in {seen[name]}")
-        if len(item.references) < needed:
-            raise InputError(
-                f"{at}: {len(item.references)} answers, but metric {spec.metric} needs at least "
-                f"{needed}"
-            )
+        unfit = metric.unfit(spec.metric, item.references)
+        if unfit:
+            raise InputError(f"{at}: the accepted answers are {unfit}")
         seen[name] = at
         yield replace(item, item_id=name)
 

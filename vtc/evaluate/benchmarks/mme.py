@@ -92,6 +92,7 @@ METRIC = Metric(
     "mme/1",
     "yes or no, scored in pairs by category (MME)",
     total=total,
+    closed=frozenset({"yes", "no"}),
     points=200,
     incomplete=incomplete,
 )

@@ -72,6 +72,7 @@ METRIC = Metric(
     "yes or no, F1 of yes (POPE)",
     compat=score_as_harness,
     total=total,
+    closed=frozenset({"yes", "no"}),
     compat_total=total_as_harness,
 )
 
