@@ -50,7 +50,8 @@ def _draw(rows: list[Any], out: str, roots: list[Path], force: bool) -> None:
     file_format(out)
     refuse_existing(out, force)
 
-    from vtc.figures import sheet, style
+    from vtc import console
+    from vtc.figures import fonts, sheet, style
 
     if len(rows) > sheet.MOST:
         raise InputError(f"--sheet takes at most {sheet.MOST} answers, not {len(rows)}; give -n")
@@ -74,13 +75,22 @@ def _draw(rows: list[Any], out: str, roots: list[Path], force: bool) -> None:
             f"not one picture is found in {where}; give --images ROOT (eval --save-images keeps "
             "those of named benchmarks)"
         )
+    found = fonts.fonts_for(text for cell in cells for text in cell.texts)
     with warnings.catch_warnings():
-        # Letters of scripts that the font lacks are drawn as boxes.
+        # Letters that no font has are drawn as boxes, and said below.
         warnings.filterwarnings("ignore", message="Glyph")
-        style.save(sheet.draw(cells), out, force)
+        style.save(sheet.draw(cells, found.families), out, force)
+    if found.missing:
+        some = " ".join(found.missing[:_LETTERS])
+        more = " ..." if len(found.missing) > _LETTERS else ""
+        console.say(
+            f"no installed font has the letters {some}{more}: they are drawn as boxes; install one "
+            "that has them, such as Noto Sans CJK"
+        )
 
 
 _TEXT = "text alone"
+_LETTERS = 8  # Missing ones that are named.
 
 
 def _title(row: Mapping[str, Any]) -> str:

@@ -1,10 +1,12 @@
 """A contact sheet: pictures with their question, the answer given and the truth."""
 
 import textwrap
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -36,9 +38,18 @@ class Cell:
     truth: str
     right: bool
 
+    @property
+    def texts(self) -> Iterator[str]:
+        """All that is written in it."""
+        yield from (self.note, self.title, self.question, self.answer, self.truth)
 
-def draw(cells: Sequence[Cell]) -> Figure:
-    """The sheet, four cells a row; right answers in blue, wrong ones in vermilion, and in words."""
+
+def draw(cells: Sequence[Cell], families: Sequence[str] | None = None) -> Figure:
+    """The sheet, four cells a row; right answers in blue, wrong ones in vermilion, and in words.
+
+    A letter is drawn in the first of the font `families` that has it (`fonts.fonts_for`).
+    """
+    looks = {"fontsize": _FONT, "fontfamily": list(families or rcParams["font.family"])}
     n_columns = min(_COLUMNS, len(cells))
     rows = [cells[start : start + n_columns] for start in range(0, len(cells), n_columns)]
     texts = [[_lines(cell) for cell in row] for row in rows]
@@ -50,19 +61,20 @@ def draw(cells: Sequence[Cell]) -> Figure:
             inner = grid[number, column].subgridspec(
                 2, 1, height_ratios=(_SIDE, height - _SIDE), hspace=0.02
             )
-            _show(figure.add_subplot(inner[0]), cell)
-            _write(figure.add_subplot(inner[1]), lines, height - _SIDE)
+            _show(figure.add_subplot(inner[0]), cell, looks)
+            _write(figure.add_subplot(inner[1]), lines, height - _SIDE, looks)
     return figure
 
 
-def _show(axes: Axes, cell: Cell) -> None:
+def _show(axes: Axes, cell: Cell, looks: dict[str, Any]) -> None:
     """The pictures side by side, each whole; without any, the note in an empty frame."""
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.set_title(_short(cell.title, _LETTERS), fontsize=_FONT, color="0.35", loc="left", pad=2)
+    title = _short(cell.title, _letters_of(cell.title))
+    axes.set_title(title, color="0.35", loc="left", pad=2, parse_math=False, **looks)
     if not cell.pictures:
         note = textwrap.fill(cell.note, 28)
-        axes.text(0.5, 0.5, note, ha="center", va="center", fontsize=_FONT, color="0.4")
+        axes.text(0.5, 0.5, note, ha="center", va="center", color="0.4", parse_math=False, **looks)
         for side in axes.spines.values():
             side.set_color("0.8")
         return
@@ -77,12 +89,16 @@ def _show(axes: Axes, cell: Cell) -> None:
         place.axis("off")
 
 
-def _write(axes: Axes, lines: Sequence[tuple[str, str]], height: float) -> None:
+def _write(
+    axes: Axes, lines: Sequence[tuple[str, str]], height: float, looks: dict[str, Any]
+) -> None:
     axes.axis("off")
+    # A line that is wider than thought (boxes for letters are) moves no picture, and is cut.
     for number, (text, color) in enumerate(lines):
         axes.text(
             0, 1 - (number + 0.2) * _LINE / height, text,
-            transform=axes.transAxes, fontsize=_FONT, color=color, va="top", parse_math=False,
+            transform=axes.transAxes, color=color, va="top", parse_math=False,
+            in_layout=False, clip_on=True, **looks,
         )  # fmt: skip
 
 
@@ -98,11 +114,19 @@ def _lines(cell: Cell) -> list[tuple[str, str]]:
     found = []
     for letter, label, text, shade in parts:
         wrapped = textwrap.wrap(
-            text, _LETTERS, initial_indent=label, subsequent_indent="    ",
+            text, _letters_of(text), initial_indent=label, subsequent_indent="    ",
             max_lines=_LONGEST[letter], placeholder=" ...",
         )  # fmt: skip
         found += [(line, shade) for line in wrapped]
     return found
+
+
+def _letters_of(text: str) -> int:
+    """Letters of a line of such a text: Chinese, Japanese and Korean ones are twice as wide."""
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    return (
+        max(_LETTERS // 2, round(_LETTERS * len(text) / (len(text) + wide))) if text else _LETTERS
+    )
 
 
 def _short(text: str, length: int) -> str:
