@@ -1,5 +1,6 @@
 """The law figure: what is drawn, in which formats, and how bad requests are refused."""
 
+import json
 import subprocess
 import sys
 
@@ -121,3 +122,28 @@ def test_the_command(tmp_path):
         assert message in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["law.png"]
+
+
+def test_laws_of_groups_are_drawn_beside_their_own_points(tmp_path):
+    from vtc.law.run import Material, Request, fit_table
+    from vtc.tables import specs
+    from vtc.tables.write import write_rows
+
+    rows = [
+        {"n_params_b": n, "visual_tokens": v, "compressor": c, "task": "reasoning",
+         "error": k * n**-0.3 * v**-0.1 + 0.001 * (v % 3)}
+        for c, k in (("a", 0.5), ("b", 0.4)) for n in (1, 2, 4) for v in (1, 4, 16)
+    ]  # fmt: skip
+    table, law = tmp_path / "points.json", tmp_path / "law.parquet"
+    table.write_text("\n".join(map(json.dumps, rows)))
+    fitted = fit_table(Request("t", by="compressor", n_draws=0), Material(rows))
+    write_rows([row for row, _ in fitted], specs.LAW, law)
+    panels = law_panels(str(table), str(law))
+    assert [panel.points.group for panel in panels] == ["a", "b"]
+    assert all(len(panel.points.points) == 9 for panel in panels)
+    assert [axes.get_title(loc="left")[:12] for axes in draw(panels, 50).axes[:2]] == [
+        "reasoning, a", "reasoning, b",
+    ]  # fmt: skip
+    table.write_text("\n".join(map(json.dumps, rows[:9])))
+    with pytest.raises(InputError, match="has no points of compressor 'b'"):
+        law_panels(str(table), str(law))

@@ -119,8 +119,9 @@ def _label_tokens(axes: Axes, panel: Panel, q: float) -> None:
 
 def _title(panel: Panel, q: float) -> str:
     row = panel.row
+    name = row["task"] if row.get("group") is None else f"{row['task']}, {row['group']}"
     if row["ratio"] is None:
-        return f"{row['task']}: β = {row['beta']:.3g}"
+        return f"{name}: β = {row['beta']:.3g}"
     interval = ""
     if row["ratio_low"] is not None and row["ratio_high"] is not None:
         interval = f" [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"
@@ -129,7 +130,7 @@ def _title(panel: Panel, q: float) -> str:
     if best < 1:
         tokens = "best V: as few as possible"
     return (
-        f"{row['task']}: α = {row['alpha']:.3g}, β = {row['beta']:.3g}, "
+        f"{name}: α = {row['alpha']:.3g}, β = {row['beta']:.3g}, "
         f"α/β = {row['ratio']:.2f}{interval}\n{tokens}"
     )
 

@@ -38,9 +38,9 @@ class Panel:
 def law_panels(
     table: str, law: str | None, tasks: tuple[str, ...] = (), drop_suspect: bool = False
 ) -> list[Panel]:
-    """A panel a task: its points, and its law of the file `law`, else fitted to the points here.
+    """A panel a law of the file `law`: its task's or group's points; without it, a panel a task.
 
-    Raises InputError if the file has no law of a task.
+    Raises InputError if the file has no law of a task, and if the points lack a law's group.
     """
     rows = read_table(table)
     source = title(table)
@@ -48,16 +48,27 @@ def law_panels(
         found = read_points(rows, source, tasks=tasks, drop_suspect=drop_suspect)
         return [Panel(points, estimate(points, Settings())) for points in found]
     path = shipped.path(law) if law in shipped.SHIPPED else law
-    laws = {row["task"]: row for row in read_rows(path, specs.LAW).rows}
+    laws = read_rows(path, specs.LAW).rows
+    there = list(dict.fromkeys(row["task"] for row in laws))
+    for task in tasks:
+        if task not in there:
+            raise InputError(f"{law} has no law of task '{task}'; it has {', '.join(there)}")
     panels = []
-    for task in tasks or tuple(laws):
-        if task not in laws:
-            raise InputError(f"{law} has no law of task '{task}'; it has {', '.join(laws)}")
-        convention = laws[task]["n_convention"]
-        [points] = read_points(
-            rows, source, tasks=(task,), convention=convention, drop_suspect=drop_suspect
+    for row in (row for task in tasks or there for row in laws if row["task"] == task):
+        found = read_points(
+            rows,
+            source,
+            tasks=(row["task"],),
+            convention=row["n_convention"],
+            drop_suspect=drop_suspect,
+            by=None if row["group"] is None else row["by"],
         )
-        panels.append(Panel(points, laws[task]))
+        own = next((points for points in found if points.group == row["group"]), None)
+        if own is None:
+            raise InputError(
+                f"{source} has no points of {row['by']} '{row['group']}', of which {law} has a law"
+            )
+        panels.append(Panel(own, row))
     return panels
 
 
