@@ -44,7 +44,7 @@ def compressors(names, encoder, llm, visual_tokens, out, fmt, force) -> None:
     """
     from vtc import console
     from vtc.catalog import encoders, llms
-    from vtc.compress.choices import KNOWN, check_asked, check_name
+    from vtc.compress.choices import KNOWN, check_asked, check_class_token, check_name
     from vtc.tables import specs
     from vtc.tables.write import check_output
 
@@ -52,6 +52,8 @@ def compressors(names, encoder, llm, visual_tokens, out, fmt, force) -> None:
     for name in names:
         check_name(name)
     vision, text = encoders.shape(encoder), llms.shape(llm)
+    for name in names:
+        check_class_token(name, vision.class_token)
     check_asked(names, vision.grid, visual_tokens or ())
     asked = visual_tokens or sorted({1, 4, 16, 36, 64, 144, 576, vision.n_patches})
 

@@ -70,6 +70,7 @@ def encode(sources, encoder, compressors, levels, images, dtype, pool, out, **fl
         refuse_existing(out, flags["force"])
     named = tuple(filter(None, (compressors or "").split(",")))
     preflight.check_parts(encoder, compressors=named, pool=pool)
+    preflight.check_cacheable(named)
     root, rows = _image_users(sources, images)
     paths = list(dict.fromkeys(image for row in rows for image in row["images"]))
 

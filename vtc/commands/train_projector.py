@@ -78,6 +78,7 @@ def train_projector(
     turns = flags["train_visual_tokens"]
     preflight.check_parts(encoder, llm, compressors, visual_tokens, turns=turns)
     preflight.check_features(flags["features"])
+    preflight.check_cacheable(compressors if flags["features"] else ())
     own = preflight.check_settings(compressors, compressor_settings)
     seeds = flags["seed"]
     flags["seed"] = seeds[0]

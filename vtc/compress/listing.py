@@ -16,11 +16,16 @@ def rows_of(
     llm: tuple[str, LlmShape],
     visual_tokens: Sequence[int],
 ) -> list[dict[str, Any]]:
-    """A row of the table COMPRESSORS for each compressor and each V that it supports."""
+    """A row of the table COMPRESSORS for each compressor and each V that it supports.
+
+    Those that need a class token are left out for an encoder without one.
+    """
     vision, text = encoder[1], llm[1]
     rows = []
     for name in names:
         kind, supported = find(name), KNOWN[name].supported(vision.grid)
+        if kind.needs_cls and not vision.class_token:
+            continue
         for number in (v for v in visual_tokens if v in supported):
             with torch.device("meta"):
                 compressor = build(
