@@ -9,6 +9,7 @@ import numpy as np
 
 from vtc.cost.flops import affordable_n_params, prefill_flops
 from vtc.errors import InputError, NoAnswerError
+from vtc.law.compare_words import describe
 from vtc.law.estimate import arrays, refuse_hopeless
 from vtc.law.forms import FORMS, Form
 from vtc.law.points import Points
@@ -16,6 +17,8 @@ from vtc.law.power import BILLION
 from vtc.law.varpro import fit_many
 from vtc.tables.quantity import parse_quantity
 from vtc.tables.specs import FORMS as TABLE
+
+__all__ = ["Interest", "certificate", "compare", "describe", "parse_at"]
 
 # AICc takes the errors for independent, which those of one LLM are not: a small gap says nothing.
 AICC_TIE = 4.0
@@ -236,51 +239,6 @@ def _advice(
         "best_n_params": float(n[best]),
         "best_error": float(errors[best]),
     }
-
-
-def describe(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The ranking of one task in sentences: who leads, who ties, what it means for the advice."""
-    first = rows[0]
-    lines = [f"{first['task']}: {len(rows)} forms over {first['n_points']} points."]
-    for criterion, word in (
-        ("aicc", "AICc"),
-        ("loo_point", "leaving out a point"),
-        ("loo_size", "leaving out an LLM size"),
-    ):
-        tied = [row["form"] for row in rows if criterion in row["ties"]]
-        if tied and len(rows) > 1:
-            verb = "leads" if len(tied) == 1 else "cannot be told apart, and lead"
-            lines.append(f"  By {word}, {', '.join(tied)} {verb}.")
-    flagged = {row["form"]: row["flags"] for row in rows}
-    for flag, sentence in _SENTENCES.items():
-        named = [form for form, flags in flagged.items() if flag in flags]
-        if named:
-            lines.append(f"  {', '.join(named)}: {sentence}")
-    best = [row["best_v"] for row in rows]
-    lines.append(
-        f"  Best V at {first['flops']:.3g} FLOP and Q = {first['text_tokens']:g}: "
-        f"{min(best):.3g} to {max(best):.3g} by form."
-    )
-    for index, (n, v) in enumerate(
-        zip(first["at_n_params"], first["at_visual_tokens"], strict=True)
-    ):
-        found = [row["at_error"][index] for row in rows]
-        lines.append(
-            f"  Error at N = {n / BILLION:.3g}B, V = {v:g}: {min(found):.3f} to {max(found):.3f}."
-        )
-    return lines
-
-
-_SENTENCES = {
-    "boundary": "a parameter stands at its bound (D, E or V0).",
-    "log_linear_limit": (
-        "with D at 0 the sum of squares is above that of the log-linear limit (D to minus "
-        "infinity): the data do not tell an irreducible error."
-    ),
-    "not_identified": "its parameters are not identified one by one.",
-    "best_v_at_end": "the best V is the fewest or the most measured.",
-    "extrapolates": "the best N lies outside the sizes measured.",
-}
 
 
 def certificate(points: Points) -> str:

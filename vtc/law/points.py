@@ -90,8 +90,8 @@ def read_points(
     A table needs visual_tokens; n_params (a count) or n_params_b (billions); error or score. A
     scores table with several benchmarks a task gives one point a run: the mean over its benchmarks.
     Without a `task` column all rows are one task, named by `tasks` or "all". Rows whose `note`
-    begins with "suspect" are counted, or left out if `drop_suspect`. So are those of an elastic
-    run at a V that it was not trained at (`visual_tokens_trained` is false), by `drop_untrained`.
+    begins with "suspect" are counted, or left out if `drop_suspect`. So are those of
+    runs at V that they were not trained at (`visual_tokens_trained` is false), by `drop_untrained`.
     Raises InputError naming the source, the row and the column.
     """
     _refuse_columns(rows, source)

@@ -146,7 +146,7 @@ _SENTENCES = {
     "alpha_may_be_zero": "alpha may be zero: its interval covers 0.",
     "beta_may_be_zero": "beta may be zero: its interval covers 0.",
     "suspect_rows": "Rows noted as suspect are among the points; --drop-suspect leaves them out.",
-    "untrained_rows": "Elastic runs at V that they were not trained at are among the points; "
+    "untrained_rows": "Runs at V that they were not trained at are among the points; "
     "--drop-untrained leaves them out.",
     "several_families": "The points mix LLM families, whose laws may differ.",
     "several_compressors": "The points mix compressors, whose laws may differ.",
