@@ -67,7 +67,7 @@ FORMS = ("power", "power-d0", "log-linear", "logit-linear", "interaction", "addi
 @click.option(
     "--drop-untrained",
     is_flag=True,
-    help="Leave out elastic runs at V that they were not trained at.",
+    help="Leave out runs at V that they were not trained at.",
 )
 @click.option(
     "--level",

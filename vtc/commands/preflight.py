@@ -128,8 +128,9 @@ def check_served(run: str, visual_tokens: Sequence[int]) -> None:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except ValueError:
         return
-    for number in visual_tokens:
-        check(run, manifest, number)
+    if isinstance(manifest, dict) and {"compressor", "visual_tokens", "shapes"} <= set(manifest):
+        for number in visual_tokens:
+            check(run, manifest, number)
 
 
 def check_cacheable(compressors: Iterable[str]) -> None:

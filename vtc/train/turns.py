@@ -86,25 +86,30 @@ class Turns:
 
 def turns_of(model: Any, collator: Collator, seed: int) -> Turns | None:
     """What an elastic training of a model collates with; None where it is trained at one V."""
-    core = model.get_base_model() if hasattr(model, "get_base_model") else model
+    core = _core(model)
     trained = trained_at(core)
     if len(trained) == 1:
         return None
     return Turns(collator, trained, core.compressor.together, seed)
 
 
-def encoded_once(core: Any, parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def encoded_once(model: Any, parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Parts of a batch whose images have been through the frozen encoder, all parts' together.
 
     Those with features or without images, or of an encoder that trains, stay as they are.
     """
-    pixels = parts[0].get("pixel_values")
+    core, pixels = _core(model), parts[0].get("pixel_values")
     if pixels is None or not core.config.freeze_vision:
         return list(parts)
     weight = next(core.model.vision_tower.parameters())
     levels = core.model.encode(pixels.to(weight.device))
     rest = [{k: v for k, v in part.items() if k != "pixel_values"} for part in parts]
     return [{**part, "vision_levels": levels} for part in rest]
+
+
+def _core(model: Any) -> Any:
+    """The vtc model itself, of one that LoRA is put on."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _with(collator: Collator, **changes: Any) -> Collator:
