@@ -27,7 +27,8 @@ _BACKBONE = (
     Column(
         "visual_tokens_trained",
         "bool",
-        "the run was trained at this V; false: an elastic one, asked outside its set",
+        "the run was trained at this V; false: an elastic one outside its set, or one given a "
+        "compressor without training; empty: nobody knows",
         nullable=True,
     ),
     Column("encoder", "string", "name of the vision encoder", nullable=True),
