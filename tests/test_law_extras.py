@@ -77,6 +77,19 @@ def test_every_row_of_a_profile_is_a_law_and_the_best_one(reasoning):
         assert one["sse"] <= 2 * other.cost * (1 + 1e-6)
 
 
+def test_profiles_are_drawn_with_what_is_admitted(reasoning):
+    from vtc.figures.profile import draw
+
+    _, rows = reasoning
+    axes = draw(rows).axes
+    assert [one.get_xlabel().split(" = ")[0] for one in axes] == ["α", "β", "α/β", "D"]
+    for one, name in zip(axes, ("alpha", "beta", "ratio", "d"), strict=True):
+        _, thick, best = one.get_lines()
+        shown = np.array(thick.get_xdata())[np.isfinite(thick.get_ydata())]
+        assert list(shown) == [r["value"] for r in curve(rows, name) if r["admitted"]]
+        assert best.get_ydata() == pytest.approx(0, abs=1e-6)
+
+
 def test_one_size_has_curves_of_beta_and_d():
     errors = law(0.5, 0.3, 0.1, 0.1) + np.random.default_rng(0).normal(0, 0.002, 28)
     rows = [{"n_params_b": 4, "visual_tokens": round(np.exp(v)), "error": e}

@@ -115,3 +115,36 @@ def scores(tables, benchmarks, runs, out, force):
 
     style.save(draw(rows), out, force)
     console.say(f"wrote {out} ({len(rows)} scores)")
+
+
+@plot.command()
+@click.argument("table", metavar="TABLE", type=click.Path(allow_dash=True))
+@click.option("-o", "--out", required=True, help="Figure file: .png, .svg or .pdf.")
+@click.option("--force", is_flag=True, help="Overwrite a figure that exists.")
+@options.config
+def profile(table, out, force):
+    """How fast a law's fit worsens away from the best alpha, beta, alpha/beta and D.
+
+    TABLE is what `vtc fit --profile` wrote. A thick line is what the data admit: a flat one is a
+    parameter that they do not tell.
+
+    \b
+    Example:
+      vtc fit scores.parquet --profile profile.parquet -o law.parquet
+      vtc plot profile profile.parquet -o profile.png
+    """
+    from vtc import console
+    from vtc.figures.panel import file_format
+    from vtc.tables import specs
+    from vtc.tables.atomic import refuse_existing
+    from vtc.tables.read import read_rows
+
+    file_format(out)
+    refuse_existing(out, force)
+    rows = read_rows(table, specs.PROFILE).rows
+
+    from vtc.figures import style
+    from vtc.figures.profile import draw
+
+    style.save(draw(rows), out, force)
+    console.say(f"wrote {out}")

@@ -1,0 +1,59 @@
+"""Profile curves of laws: how fast the fit worsens away from each parameter's best value."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vtc.figures.style import new_figure
+
+_NAMES = {"alpha": "α", "beta": "β", "ratio": "α/β", "d": "D"}
+# Past this rise a curve only says "no": it is cut there.
+_HIGHEST = 12.0
+
+Row = Mapping[str, Any]
+
+
+def draw(rows: Sequence[Row]) -> Figure:
+    """A row of panels a law, a panel a parameter: the F of each value, admitted values thick.
+
+    `rows` are of the profile table.
+    """
+    laws = list(dict.fromkeys((row["task"], row["group"]) for row in rows))
+    names = [name for name in _NAMES if any(row["parameter"] == name for row in rows)]
+    figure = new_figure(2.9 * len(names) + 0.4, 2.6 * len(laws) + 0.4)
+    axes = figure.subplots(len(laws), len(names), squeeze=False)
+    for line, (task, group) in enumerate(laws):
+        for column, name in enumerate(names):
+            own = [row for row in rows if (row["task"], row["group"]) == (task, group)]
+            curve = sorted((r for r in own if r["parameter"] == name), key=lambda r: r["value"])
+            panel = axes[line][column]
+            if not curve:
+                panel.set_axis_off()
+                continue
+            _panel(panel, curve, name)
+            if column == 0:
+                title = task if group is None else f"{task}, {group}"
+                panel.set_title(title, fontsize=10, loc="left")
+                panel.set_ylabel("F of the rise")
+    return figure
+
+
+def _panel(axes: Axes, curve: Sequence[Row], name: str) -> None:
+    values = [row["value"] for row in curve]
+    rises = [row["f"] if row["f"] is not None else 0.0 for row in curve]
+    axes.plot(values, rises, color="0.45", linewidth=1.2, linestyle="--")
+    admitted = [rise if row["admitted"] else float("nan")
+                for row, rise in zip(curve, rises, strict=True)]  # fmt: skip
+    axes.plot(values, admitted, color="black", linewidth=2.6, label="admitted")
+    best = min(range(len(curve)), key=lambda at: curve[at]["sse"])
+    axes.plot(values[best], rises[best], marker="o", color="black", markersize=5)
+    axes.set_ylim(-0.4, _HIGHEST)
+    inside = [v for v, rise in zip(values, rises, strict=True) if rise <= _HIGHEST]
+    margin = 0.05 * (max(inside) - min(inside) or 1)
+    axes.set_xlim(min(inside) - margin, max(inside) + margin)
+    axes.set_xlabel(f"{_NAMES[name]} = {values[best]:.3g}")
+    axes.grid(True, color="0.9", linewidth=0.6)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
