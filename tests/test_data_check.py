@@ -227,11 +227,28 @@ def test_too_many_bad_rows_stop_the_command(photos, tmp_path):
         cwd=tmp_path,
     )
     assert done.returncode == 2
-    assert "1 of 2 rows are bad (50.00%), more than --max-bad 10.00%" in done.stderr
+    assert "1 of 2 rows is bad (50.00%), more than --max-bad 10.00%" in done.stderr
     assert "the commonest fault: image damaged or truncated" in done.stderr
     assert done.stderr.splitlines()[-1].startswith("Error")
     assert not (tmp_path / "samples.parquet").exists()
     assert (tmp_path / "rejects.parquet").exists()
+
+
+@pytest.mark.parametrize("at", [0, 1])
+@pytest.mark.parametrize("odd", ['["z"]', "[]", "3", "null", '"text"'])
+def test_json_that_is_no_object_is_set_aside(photos, tmp_path, at, odd):
+    if at == 0 and not odd.startswith("["):
+        pytest.skip("a file of rows begins with [ or {")
+    lines = [json.dumps(ask("0.png", name="a")), json.dumps(ask("1.png", name="b"))]
+    lines.insert(at, odd)
+    for text in ("\n".join(lines), f"[{','.join(lines)}]", f"[\n{','.join(lines)}\n]\n"):
+        (tmp_path / "rows.json").write_text(text)
+        samples, findings, found = check([tmp_path / "rows.json"], photos)
+        assert (found.n_clean, found.n_rejected) == (2, 1)
+        assert [row["sample_id"] for row in samples] == ["a", "b"]
+        assert [(row["row"], row["reason"]) for row in findings] == [
+            (at, "the row is no JSON object")
+        ]
 
 
 def test_a_samples_table_names_its_image_root(photos, tmp_path):
@@ -249,7 +266,7 @@ def test_no_rows_and_one_name_for_two_outputs(photos, tmp_path):
     (tmp_path / "rows.json").write_text("[]")
     done = run("check-data", "rows.json", "-o", "s.csv", cwd=tmp_path)
     assert done.returncode == 2
-    assert "the files hold no rows" in done.stderr
+    assert "Error: rows.json holds no rows; no samples written\n" in done.stderr
     done = run("check-data", "rows.json", "-o", "s.csv", "--rejects", "s.csv", cwd=tmp_path)
     assert "-o and --rejects are both s.csv" in done.stderr
     assert not (tmp_path / "s.csv").exists()

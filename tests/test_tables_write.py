@@ -73,6 +73,8 @@ def test_a_new_file_has_the_usual_permissions(tmp_path):
     [
         ("t.txt", None, r"no format has the suffix '\.txt'"),
         ("t.csv", "table", "format 'table' is for the screen"),
+        ("t.csv", "parquet", r"t\.csv is named as csv, but --format says parquet"),
+        ("t.JSONL", "csv", "is named as json, but --format says csv"),
         ("none/t.csv", None, "folder .*none of the output t.csv does not exist"),
         (".", "csv", "is a folder"),
         ("/dev/null", "csv", "neither a file nor a folder; use - for stdout"),
@@ -87,6 +89,8 @@ def test_the_format_follows_the_suffix():
     names = [None, "-", "a.parquet", "a.CSV", "a.json", "a.jsonl"]
     found = [resolve_format(name, None) for name in names]
     assert found == ["table", "table", "parquet", "csv", "json", "json"]
+    asked = [("-", "csv"), ("a.txt", "csv"), ("a", "parquet"), ("a.jsonl", "json")]
+    assert [resolve_format(*one) for one in asked] == [fmt for _, fmt in asked]
 
 
 def test_the_footer_hashes_its_inputs(tmp_path):

@@ -119,7 +119,7 @@ def check_data(sources, images, rejects, max_bad, workers, out, fmt, force, **fl
         if rejects is not None:
             _emit(odd, rejects, None, force)
         if found.share_bad > max_bad or not found.n_clean:
-            raise too_many_bad(found, max_bad, root, rejects)
+            raise too_many_bad(found, max_bad, root, rejects, sources)
         _emit(clean, out, fmt, force, ["sample_id", "images", "n_text_tokens"])
 
 

@@ -36,10 +36,12 @@ _IMAGE_PARTS = ("image", "image_url", "input_image")
 def parse_row(row: Mapping[str, Any], default_id: str, keep: Keep = refuse) -> dict[str, Any]:
     """One row of a known format as a row of the samples table.
 
-    `keep` takes the pictures that the row itself holds. Raises RowFault for a row without
-    conversations, with roles out of order, an empty turn, or other than one `<image>` a listed
-    image.
+    `keep` takes the pictures that the row itself holds. Raises RowFault for what is no object, a
+    row without conversations, with roles out of order, an empty turn, or other than one `<image>` a
+    listed image.
     """
+    if not isinstance(row, Mapping):
+        raise RowFault("the row is no JSON object")
     images = _images(row)
     spoken = row.get("conversations")
     spoken = row.get("messages") if spoken is None else spoken

@@ -61,10 +61,14 @@ def _counted(reasons: Counter[str]) -> list[str]:
     return lines
 
 
-def too_many_bad(found: Summary, max_bad: float, root: Path, rejects: str | None) -> InputError:
-    """The failure of a check that set too many rows aside, with the commonest fault."""
+def too_many_bad(
+    found: Summary, max_bad: float, root: Path, rejects: str | None, sources: Sequence[str]
+) -> InputError:
+    """The failure of a check that set too many rows of `sources` aside: the commonest fault."""
     if not found.n_rows:
-        return InputError("the files hold no rows; no samples written")
+        holds = "holds" if len(sources) == 1 else "hold"
+        named = " and ".join("stdin" if name == "-" else name for name in sources)
+        return InputError(f"{named} {holds} no rows; no samples written")
     reason, count = found.reasons.most_common(1)[0]
     ways = f"see {rejects}" if rejects else "list them with --rejects FILE"
     if found.missing:
@@ -72,8 +76,9 @@ def too_many_bad(found: Summary, max_bad: float, root: Path, rejects: str | None
         near = holding_folder(root, found.missing)
         if near is not None:
             ways += f", but stand in {near}"
+    is_or_are = "is" if found.n_rejected == 1 else "are"
     return InputError(
-        f"{found.n_rejected} of {_rows(found.n_rows)} are bad ({found.share_bad:.2%}), "
+        f"{found.n_rejected} of {_rows(found.n_rows)} {is_or_are} bad ({found.share_bad:.2%}), "
         f"more than --max-bad {max_bad:.2%}; the commonest fault: {reason} ({count}); {ways}; "
         "no samples written"
     )

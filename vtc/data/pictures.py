@@ -83,8 +83,10 @@ class Pictures:
         return path
 
 
-def holds_pictures(row: Mapping[str, Any]) -> bool:
+def holds_pictures(row: Any) -> bool:
     """Whether a row holds pictures itself, and not only their paths."""
+    if not isinstance(row, Mapping):
+        return False
     listed = [row.get("image"), *_listed(row.get("images"))]
     for turn in _listed(row.get("messages")):
         for part in _listed(turn.get("content")) if isinstance(turn, Mapping) else []:

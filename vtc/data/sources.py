@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from vtc.data.hub import is_hub_id, open_dataset
 from vtc.data.pictures import holds_pictures
 from vtc.errors import InputError
-from vtc.tables.json_stream import stream_json
+from vtc.tables.json_stream import stream_values
 from vtc.tables.read import footer_of, title
 
 _BATCH = 512
@@ -37,10 +37,13 @@ ALL = Choice()
 
 @dataclass(frozen=True)
 class Source:
-    """Rows as they stand: where from, the image root they name, and their number if known."""
+    """Rows as they stand: where from, the image root they name, and their number if known.
+
+    A row of JSON may be anything; `parse_row` finds fault with what is no object.
+    """
 
     name: str
-    rows: Callable[[], Iterator[dict[str, Any]]]
+    rows: Callable[[], Iterator[Any]]
     image_root: Path | None = None
     n_rows: int | None = None
 
@@ -93,19 +96,19 @@ def _open(name: str, content: bytes = b"") -> BinaryIO:
         raise InputError(f"{name} cannot be read: {error.strerror}") from None
 
 
-def _json(name: str, content: bytes, packed: bool) -> Iterator[dict[str, Any]]:
+def _json(name: str, content: bytes, packed: bool) -> Iterator[Any]:
     with _open(name, content) as file:
         plain: Any = gzip.GzipFile(fileobj=file) if packed else file
         try:
-            yield from _refusing_a_wrapper(stream_json(plain, title(name)), title(name))
+            yield from _refusing_a_wrapper(stream_values(plain, title(name)), title(name))
         except (gzip.BadGzipFile, EOFError, zlib.error):
             raise InputError(f"{name} is a damaged or truncated gzip file") from None
 
 
-def _refusing_a_wrapper(rows: Iterator[dict[str, Any]], name: str) -> Iterator[dict[str, Any]]:
+def _refusing_a_wrapper(rows: Iterator[Any], name: str) -> Iterator[Any]:
     """The rows; raises InputError if the first is no row but an object that holds them in a key."""
     for number, row in enumerate(rows):
-        if number == 0 and not _SPOKEN & set(row):
+        if number == 0 and isinstance(row, dict) and not _SPOKEN & set(row):
             inside = [
                 k for k, v in row.items() if isinstance(v, list) and v and isinstance(v[0], dict)
             ]

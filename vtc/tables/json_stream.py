@@ -19,16 +19,22 @@ def stream_json(file: BinaryIO, name: str) -> Iterator[dict[str, Any]]:
 
     The file is closed at the end.
 
-    Raises InputError naming the row (of an array, from 0) or the line of broken JSON.
+    Raises InputError naming the row (of an array, from 0) or the line of broken JSON, and the row
+    that is no object.
     """
+    for index, row in enumerate(stream_values(file, name)):
+        if not isinstance(row, dict):
+            found = str(row)[:40]
+            raise InputError(f"{name}, row {index}: expected a JSON object, found {found}")
+        yield row
+
+
+def stream_values(file: BinaryIO, name: str) -> Iterator[Any]:
+    """As `stream_json`, but the elements or lines may be any JSON."""
     text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="\n")
     with text:
         try:
-            for index, row in enumerate(_rows(text, name)):
-                if not isinstance(row, dict):
-                    found = str(row)[:40]
-                    raise InputError(f"{name}, row {index}: expected a JSON object, found {found}")
-                yield row
+            yield from _rows(text, name)
         except UnicodeDecodeError:
             raise InputError(f"{name} is neither Parquet nor UTF-8 text") from None
 
@@ -39,8 +45,20 @@ def _rows(text: io.TextIOBase, name: str) -> Iterator[Any]:
         buffer = text.read(_CHUNK)
     if not buffer.lstrip().startswith(("[", "{")):
         raise InputError(f"{name} is neither JSON, JSON lines nor Parquet")
-    stream = _array if buffer.lstrip().startswith("[") else _lines
-    return stream(text, buffer, name)
+    one_array = buffer.lstrip().startswith("[") and not _is_line(buffer)
+    return (_array if one_array else _lines)(text, buffer, name)
+
+
+def _is_line(buffer: str) -> bool:
+    """Whether the first line is a whole JSON list with more behind it: JSON lines, no array."""
+    line, _, behind = buffer.lstrip().partition("\n")
+    if not (line.rstrip().endswith("]") and behind.strip()):
+        return False
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _array(text: io.TextIOBase, buffer: str, name: str) -> Iterator[Any]:

@@ -20,13 +20,16 @@ _SUFFIXES = {".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "j
 def resolve_format(out: str | None, fmt: str | None) -> str:
     """The format to write: as asked, else by the suffix of `out`, else a table.
 
-    Raises InputError for a suffix that names no format.
+    Raises InputError for a suffix that names no format, or another one than `fmt`.
     """
+    suffix = Path(str(out)).suffix.lower() if out not in (None, "-") else ""
     if fmt is not None:
+        meant = _SUFFIXES.get(suffix, fmt)
+        if fmt not in (meant, "table"):
+            raise InputError(f"{out} is named as {meant}, but --format says {fmt}; leave out one")
         return fmt
     if out in (None, "-"):
         return "table"
-    suffix = Path(str(out)).suffix.lower()
     if suffix not in _SUFFIXES:
         known = ", ".join(_SUFFIXES)
         raise InputError(f"{out}: no format has the suffix '{suffix}'; use {known}, or --format")
