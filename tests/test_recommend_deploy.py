@@ -348,9 +348,18 @@ def test_measured_costs_replace_the_model(tmp_path):
     assert rows[4]["encoder_ms"] == pytest.approx(rows[1]["encoder_ms"])
     assert not rows[1]["measured"]
     assert "2 of 7 rows shown have measured costs" in answered(line)[1]
-    # Without a GPU there are the rows that were measured whole, on whatever device.
-    alone = f"--latency 1s --g 1 --llm Qwen1.5-7B --encoder none --costs {costs}"
-    assert [row["visual_tokens"] for row in ask(alone)[1].rows] == [4]
+    with pytest.raises(InputError, match="holds 3 devices"):
+        ask(f"--latency 1s --llm Qwen1.5-7B --costs {costs}")
+    # Of one device no GPU need be named: there are the rows that were measured whole.
+    lines = costs.read_text().splitlines()
+    one = tmp_path / "one.csv"
+    one.write_text("\n".join([lines[0], lines[1].replace("NVIDIA GeForce RTX 4090", "cpu")]))
+    alone = ask(f"--latency 1s --g 3 --llm Qwen1.5-7B --costs {one}")[1].rows
+    assert [(row["visual_tokens"], row["latency_ms"]) for row in alone] == [
+        (16, pytest.approx(5 + 1 + 30 + 40))
+    ]
+    with pytest.raises(NoAnswerError, match="no latency is known of any of these choices"):
+        answered(f"--latency 1s --llm Qwen1.5-4B --costs {one}")
     with pytest.raises(InputError, match="none of its 5 rows was measured at batch 2"):
         ask(f"{line} --batch 2")
 

@@ -14,6 +14,7 @@ from vtc.commands.fit import fit
 from vtc.commands.import_model import import_model
 from vtc.commands.lab import lab
 from vtc.commands.plot import plot
+from vtc.commands.profile import profile
 from vtc.commands.recommend import recommend
 from vtc.commands.score import score
 from vtc.commands.show import show
@@ -37,5 +38,6 @@ COMMANDS: tuple = (
     show,
     fit,
     plot,
+    profile,
     recommend,
 )

@@ -76,7 +76,9 @@ def deployment(flags: Mapping[str, Any], mix: Any, models: Sequence[Any]) -> Any
     if flags["costs"]:
         from vtc.recommend.measured import read_costs
 
-        measured = read_costs(flags["costs"], service, encoder or None, compressor)
+        measured = read_costs(
+            flags["costs"], service, encoder or None, compressor, bool(flags["gpu"])
+        )
     return Deployment(
         law=mix,
         models=models,

@@ -17,7 +17,10 @@ def why_nothing_fits(q: Deployment, advice: Advice, view: View) -> str:
         cost, limit = view.costs[objective], limit_of(objective, q.limits)
         known = np.isfinite(cost) & view.in_memory
         if not known.any():
-            return f"nothing is known of the {NAMES[objective]} of these choices{where}"
+            return (
+                f"no {NAMES[objective]} is known of any of these choices{where}: --costs measured "
+                "none of them whole; name its LLMs with --llm, and its --encoder and --compressor"
+            )
         if (cost[known] <= limit).any():
             continue
         m, j = at = place_of_least(np.where(known, cost, np.inf))

@@ -11,6 +11,8 @@ from vtc.tables import specs
 from vtc.tables.read import read_rows, title
 
 _PHASES = {"encoder_ms": "encoder", "projector_ms": "compressor", "prefill_ms": "prefill"}
+# Types that are what --weights calls bf16: nothing is quantised.
+_UNQUANTISED = {"fp32": "bf16", "fp16": "bf16"}
 _DECODE, _PEAK = "decode_ms_per_token", "peak_bytes"
 
 
@@ -41,15 +43,26 @@ class Measured:
 
 
 def read_costs(
-    path: str, service: Service, encoder: str | None, compressor: str | None
+    path: str,
+    service: Service,
+    encoder: str | None,
+    compressor: str | None,
+    asked_gpu: bool = True,
 ) -> Measured:
     """The rows of a costs table that were measured at this service; several are averaged.
 
     A row for another batch, text, prefix, type or encoder is left out; a row of another compressor
-    keeps its prefill, decode and encoder. Raises InputError for a table that is none, or of which
-    nothing is left, saying what it holds.
+    keeps its prefill, decode and encoder. Where no GPU was asked for, the one device of the table
+    is meant. Raises InputError for a table that is none, or of which nothing is left, saying what
+    it holds, and for one of several devices where none was asked for.
     """
     rows = read_rows(path, specs.COSTS).rows
+    devices = sorted({row["device"] for row in rows if row["device"]})
+    if not asked_gpu and len(devices) > 1:
+        raise InputError(
+            f"--costs {title(path)} holds {len(devices)} devices ({', '.join(devices)}); name one "
+            "with --gpu, or split the table"
+        )
     kept: dict[tuple[str, str, int], list[Mapping[str, Any]]] = {}
     for row in rows:
         if _matches(row, service):
@@ -58,7 +71,8 @@ def read_costs(
                 own |= {"encoder_ms": None, "projector_ms": None, _PEAK: None}
             if row["compressor"] and compressor and row["compressor"] != compressor:
                 own |= {"projector_ms": None, _PEAK: None}
-            key = (_device(row["device"]), _key(row["subject"]), row["visual_tokens"])
+            device = _device(row["device"]) if asked_gpu else ""
+            key = (device, _key(row["subject"]), row["visual_tokens"])
             kept.setdefault(key, []).append(own)
     if not kept:
         raise InputError(_nothing_left(title(path), rows, service))
@@ -67,12 +81,13 @@ def read_costs(
 
 
 def _matches(row: Mapping[str, Any], service: Service) -> bool:
+    kept = _UNQUANTISED.get(row["dtype"], row["dtype"])
     return (
         (row["batch"] or 1) == service.batch
         and (row["images"] or 1) == service.images
         and row["text_tokens"] == service.text_tokens
         and (row["cached_prefix"] or 0) == service.cached_tokens
-        and (row["dtype"] or service.weights) == service.weights
+        and kept in (None, service.weights)
     )
 
 
