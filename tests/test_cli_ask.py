@@ -108,6 +108,7 @@ def test_the_command_answers_and_refuses(tiny_world, folder, run, tmp_path):
         (folder, tmp_path / "none.png", "q"): "none.png: missing",
         (folder, broken, "q"): "broken.png: damaged or truncated",
         (folder, image, " "): "the question is empty",
+        (folder, image): "is a file: the question is missing",
     }
     for arguments, message in cases.items():
         with pytest.raises(InputError, match=message):

@@ -59,7 +59,8 @@ def test_runs_answer_benchmarks(runs, benchmarks, tmp_path):
     done = vtc("eval", *runs, *given(benchmarks), "-o", predictions, "--scores", scores)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
-    assert "4 of 28 answers are missing (see `fault`): scored wrong" in done.stderr
+    said = "4 of 28 answers are missing and scored wrong; the first is tiny-reasoning, item 6: image"
+    assert said in done.stderr
     rows = read_rows(predictions, specs.PREDICTIONS)
     assert len(rows.rows) == 2 * 2 * 7
     assert {row["visual_tokens"] for row in rows.rows} == {1, 4}
@@ -69,7 +70,18 @@ def test_runs_answer_benchmarks(runs, benchmarks, tmp_path):
     assert len(rows.footer["inputs"]) == 3
     again = tmp_path / "again.parquet"
     assert vtc("score", predictions, "-o", again).returncode == 0
-    assert read_rows(again, specs.SCORES).rows == read_rows(scores, specs.SCORES).rows
+    whole = read_rows(scores, specs.SCORES).rows
+    assert read_rows(again, specs.SCORES).rows == whole
+    # A stop between the two tables leaves the answers alone.
+    scores.unlink()
+    same = ("eval", *runs, *given(benchmarks), "-o", predictions, "--scores")
+    done = vtc(*same, scores, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert f"is finished; {scores} is made from it" in done.stderr
+    assert read_rows(scores, specs.SCORES).rows == whole
+    done = vtc(*same, predictions, "--force")
+    assert done.returncode == 2
+    assert "they are two tables" in done.stderr
 
 
 def test_faults_come_before_any_model_is_loaded(runs, benchmarks, tmp_path):

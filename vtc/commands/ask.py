@@ -62,6 +62,8 @@ def ask(
         preflight.check_served(run, [visual_tokens])
     if not question.strip():
         raise InputError("the question is empty")
+    if Path(question).is_file():
+        raise InputError(f"{question} is a file: the question is missing, give it last, in quotes")
     pictures = []
     for path in (Path(image) for image in images if image != "-"):
         try:

@@ -150,6 +150,8 @@ def evaluate(
         preflight.check_run(run)
         preflight.check_served(run, turns)
     preflight.check_features(features)
+    if scores and scores != "-" and Path(scores).resolve() == Path(out).resolve():
+        raise InputError(f"-o and --scores are both {out}; they are two tables")
     for path in filter(None, (scores, out)):
         check_output(path, fmt if path == out else None, force or resume or dry_run)
     if file is not None and not (force or resume or dry_run):
@@ -189,7 +191,7 @@ def evaluate(
             return
         about = identity(folders, exams, how)
         if resume and file is not None and finished(file, about):
-            console.say(f"{out} is finished")
+            console.say(f"{out} is finished{_scores_of(file, scores, scoring)}")
             return
         with keeping(file, about, resume, force) as answers:
             if len(answers):
@@ -206,6 +208,17 @@ def evaluate(
             inputs = dict.fromkeys(path for benchmark, _ in chosen for path in benchmark.inputs)
             ending = Ending(scoring, scores, out, fmt)
             ending.write(rows, {**how.described(), **given}, list(inputs), force or resume)
+
+
+def _scores_of(predictions: Path, scores: str | None, scoring: Scoring) -> str:
+    """Make the scores that a stop left out of finished predictions; what to say of it."""
+    if scores is None or Path(scores).exists():
+        return ""
+    from vtc.tables.provenance import footer
+
+    about = footer(settings={"compat": scoring.compat}, inputs=[predictions])
+    options.emit(scoring.of_file(predictions), scoring.table, scores, None, False, footer=about)
+    return f"; {scores} is made from it" if scores != "-" else ""
 
 
 def warn_untrained(runs: Sequence[str | Path], visual_tokens: Sequence[int]) -> None:
@@ -244,9 +257,13 @@ class Ending(NamedTuple):
         scoring = self.scoring
         if scoring.compat:
             rows = [score_item(row, True) for row in rows]
-        faults = sum(row["fault"] is not None for row in rows)
+        faults = [row for row in rows if row["fault"] is not None]
         if faults:
-            console.say(f"{faults} of {len(rows)} answers are missing (see `fault`): scored wrong")
+            first = f"{faults[0]['benchmark']}, item {faults[0]['item_id']}: {faults[0]['fault']}"
+            console.say(
+                f"{len(faults)} of {len(rows)} answers are missing and scored wrong; the first is "
+                f"{first}"
+            )
         about = footer(settings=settings, inputs=inputs)
         on_screen = self.out == "-" and self.fmt in (None, "table")
         if not on_screen:

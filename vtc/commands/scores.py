@@ -1,6 +1,7 @@
 """How scored answers become the rows that `vtc score` and `vtc eval` write."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from vtc.errors import InputError
@@ -46,6 +47,14 @@ class Scoring(NamedTuple):
             return by_category(scored, self.compat, self.incomplete, console.say)
         found = aggregate(lean(scored, self.compat), self.compat, self.incomplete)
         return averaged(found, self.average, self.sets, self.incomplete)
+
+    def of_file(self, predictions: str | Path) -> list[dict[str, Any]]:
+        """Rows of `table` from a finished table of predictions."""
+        from vtc.evaluate.aggregate import score_item
+        from vtc.evaluate.predictions import Source, read_predictions
+
+        found = read_predictions(predictions, Source({}))
+        return self.rows(score_item(row, self.compat) for row in found)
 
     def columns(self, rows: Sequence[Mapping[str, Any]], *more: str) -> list[str]:
         """The columns that a person sees of rows; `more` stand behind the run's name."""

@@ -235,7 +235,7 @@ def distinct(benchmarks: Sequence[Benchmark]) -> None:
 
 
 def _check_keys(settings: dict[str, Any], path: Path) -> None:
-    for key, value in settings.items():
+    for key in settings:
         if key not in _KINDS:
             near = difflib.get_close_matches(key, _KINDS, n=1)
             meant = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(_KINDS)}"

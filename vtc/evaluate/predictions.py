@@ -64,8 +64,8 @@ def read_predictions(path: str | Path, source: Source) -> Iterator[dict[str, Any
     A row needs `prediction` and `references` (a list, a JSON list, or one text); of a benchmark
     that vtc knows `prediction` and `item_id` are enough, with `data_dir`, and metric and task are
     its own. A log of lmms-eval is known by its content. Without them run_id is the file's name (of
-    a log, its folder's), backbone the LLM's size, compressor "unknown", item_id the row's position and
-    image_id the item_id (so that no items share an image).
+    a log, its folder's), backbone the LLM's size, compressor "unknown", item_id the row's position
+    and image_id the item_id (so that no items share an image).
 
     Raises InputError naming file, row and column; a column that is nowhere names the option.
     """
