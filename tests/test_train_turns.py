@@ -8,9 +8,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn.modules.module import register_module_forward_pre_hook
 from train_kills import end_when_killed
 from train_runs import STAGE_1, about, same_run, stage_1
 from train_samples import read
+from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings
 
 from vtc.compress.serving import trained_of
 from vtc.errors import InputError
@@ -30,6 +32,23 @@ SET = (1, 4, 9)
 ELASTIC = ("mqt", "m3")
 STEPS = {"batch_size": 4, "accumulate": 2, "max_steps": 4, "log_every": 1, "learning_rate": 1e-2}
 QUICK = PROJECTOR.with_(**STEPS, warmup=0.0, train_visual_tokens=SET)
+
+
+class Passes:
+    """Counts the images that the encoder's embeddings see."""
+
+    def __enter__(self):
+        self.images = 0
+
+        def count(module, args):
+            if isinstance(module, CLIPVisionEmbeddings):
+                self.images += len(args[0])
+
+        self.handle = register_module_forward_pre_hook(count)
+        return self
+
+    def __exit__(self, *_):
+        self.handle.remove()
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +238,26 @@ def test_stage_2_goes_on_at_the_set_of_its_run_or_another(tiny_world, samples, t
     assert finetune(plain, "d")[:2] == ((9,), None)
     published = finetune(plain, "e", train_visual_tokens="published")
     assert published[:2] == ((1, 2, 4, 6, 8, 9), {"trained": [1, 2, 4, 6, 8, 9]})
+
+
+def test_every_v_of_a_step_shares_one_pass_of_the_encoder(
+    tiny_world, samples, tmp_path, monkeypatch
+):
+    run = train(tiny_world, samples, tmp_path / "e", "m3", QUICK.with_(max_steps=1))
+    settings = FINETUNE.with_(**STEPS, lora=LoraSettings(4, 8, 0.0), method="lora")
+
+    def finetune(out):
+        job = FinetuneJob((run,), tmp_path / out, method="lora")
+        with Passes() as passes:
+            [made] = finetune_runs(job, Inputs(samples, settings), footer=about(settings))
+        return losses(made), passes.images
+
+    kept, _ = finetune("kept")
+    monkeypatch.setattr(inputs_module, "MEMORY_LIMIT", 0)
+    live, images = finetune("live")
+    assert live == pytest.approx(kept, abs=1e-5)
+    # Four steps of two batches of four, and the blank image that every load looks at.
+    assert images == 4 * 2 * 4 + 1
 
 
 def test_what_cannot_be_trained_in_turns_is_refused_before_anything_is_written(
