@@ -1,13 +1,19 @@
 """The only file that knows terminals: tables on stdout, words and progress on stderr."""
 
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import click
 
 _verbosity = 0
+
+# Places of a line: between two columns; of a cell that others are padded to; of a text or heading
+# that is never cut.
+_GAP, _PADDED, _LEAST_TEXT, _HEADING = 2, 60, 20, 8
 
 
 def set_verbosity(level: int) -> None:
@@ -26,32 +32,125 @@ def print_table(
     rows: Sequence[Mapping[str, Any]],
     columns: Sequence[str],
     headings: Mapping[str, str] | None = None,
-    title: str | None = None,
 ) -> None:
-    """Print rows as an aligned table on stdout: numbers to the right, no cell ever cut off."""
+    """Print rows as an aligned table on stdout, numbers to the right.
+
+    On a terminal no line is wider than it: long texts are shortened, then the columns that say
+    least are left out, and stderr says which. Elsewhere every cell stands whole.
+    """
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for name in columns:
-        numeric = all(isinstance(row.get(name), int | float | None) for row in rows)
-        heading = Text((headings or {}).get(name, name))
-        table.add_column(heading, justify="right" if numeric else "left", no_wrap=True)
-    for row in rows:
-        # Text, not str: rich would read [brackets] in a cell as its markup.
-        table.add_row(*(Text(format_cell(row.get(name))) for name in columns))
-    console = Console()
-    # A table wider than the terminal (or than a pipe's 80 columns) is printed whole: the
-    # terminal wraps it, and grep and awk see every column.
-    console.width = max(console.width, 1_000_000)
-    console.print(table, highlight=False, soft_wrap=True)
+    table = [
+        _column(name, (headings or {}).get(name, name), [row.get(name) for row in rows])
+        for name in columns
+    ]
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size((80, 24)).columns
+        table, left_out = _fitted(table, width)
+        if left_out:
+            some = f"{len(left_out)} columns do" if len(left_out) > 1 else "one column does"
+            say(f"{some} not fit here: {', '.join(left_out)}; --format csv shows all")
+    padded = [column.padded() for column in table]
+    lines = ["  ".join(cells).rstrip() for cells in zip(*padded, strict=True)]
+    # Text, not str: rich would read [brackets] in a cell as its markup.
+    text = Text(lines[0], style="bold")
+    for line in lines[1:]:
+        text.append(Text(f"\n{line}", style="not bold"))
+    Console().print(text, highlight=False, soft_wrap=True)
+
+
+@dataclass
+class _Column:
+    """A column of a table: its heading and cells as text; numbers stand to the right, uncut."""
+
+    name: str
+    cells: list[str]
+    numeric: bool
+    says_little: int
+    width: int
+
+    @property
+    def least(self) -> int:
+        """The width below which it is rather left out."""
+        if self.numeric:
+            return min(self.width, max(*map(_width, self.cells[1:]), _HEADING, 0))
+        return min(self.width, _LEAST_TEXT)
+
+    def padded(self) -> list[str]:
+        """The cells, all of them as wide as the column; one that is wider stays so."""
+        return [_pad(cell, self.width, self.numeric) for cell in self.cells]
+
+    def cut(self, width: int) -> "_Column":
+        """The column no wider than `width`."""
+        return replace(self, cells=[shorten(cell, width) for cell in self.cells], width=width)
+
+
+def _column(name: str, heading: str, values: Sequence[Any]) -> _Column:
+    cells = [heading, *map(format_cell, values)]
+    numeric = all(isinstance(value, int | float | None) for value in values)
+    empty = all(value is None for value in values)
+    same = len(values) > 1 and all(cell == cells[1] for cell in cells[2:])
+    # A long cell makes its own line longer, not those of all rows.
+    width = max(min(_width(cell), _PADDED) for cell in cells)
+    return _Column(name, cells, numeric, 2 if empty else int(same), max(width, _width(heading)))
+
+
+def _fitted(table: list[_Column], width: int) -> tuple[list[_Column], list[str]]:
+    """The columns cut to a terminal's width, and the names of those that are left out.
+
+    The first column stays. First to go are columns without a value, then those of one value in all
+    rows, then the last ones.
+    """
+    whole = [replace(one, width=max(map(_width, one.cells))) for one in table]
+    kept = list(whole)
+    for one in sorted(reversed(whole[1:]), key=lambda column: -column.says_little):
+        if _total(column.least for column in kept) <= width:
+            break
+        kept.remove(one)
+    level = max(column.width for column in kept)
+    while level > 1 and _total(_at(column, level) for column in kept) > width:
+        level -= 1
+    fitted = [column.cut(min(_at(column, level), width)) for column in kept]
+    return fitted, [column.name for column in whole if column not in kept]
+
+
+def _at(column: _Column, level: int) -> int:
+    return min(column.width, max(column.least, level))
+
+
+def _total(widths: Iterable[int]) -> int:
+    each = list(widths)
+    return sum(each) + _GAP * (len(each) - 1)
+
+
+def _width(text: str) -> int:
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def _pad(text: str, width: int, to_the_right: bool) -> str:
+    blanks = " " * max(width - _width(text), 0)
+    return blanks + text if to_the_right else text + blanks
+
+
+def shorten(text: str, width: int = _PADDED) -> str:
+    """The text in at most `width` places of a terminal, an ellipsis at its end if it was cut."""
+    from rich.cells import set_cell_size
+
+    if _width(text) <= width:
+        return text
+    unicode = "utf" in (getattr(sys.stdout, "encoding", None) or "").lower()
+    mark = ("…" if unicode else "...")[:width]
+    return set_cell_size(text, width - len(mark)).rstrip() + mark
 
 
 def format_cell(value: Any) -> str:
     """One table cell: floats with four significant digits, missing values as a dash.
 
-    Control characters, line ends and a terminal's escape codes among them, are shown escaped.
+    Turns of a conversation are `role: text`, other objects `{key: value}`. Control characters, line
+    ends and a terminal's escape codes among them, are shown escaped.
     """
     if value is None:
         return "-"
@@ -60,7 +159,13 @@ def format_cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list | tuple):
-        return ", ".join(format_cell(item) for item in value)
+        between = " | " if any(isinstance(item, Mapping) for item in value) else ", "
+        return between.join(format_cell(item) for item in value)
+    if isinstance(value, Mapping):
+        if set(value) == {"role", "text"}:
+            return f"{format_cell(value['role'])}: {format_cell(value['text'])}"
+        inside = (f"{format_cell(key)}: {format_cell(item)}" for key, item in value.items())
+        return "{" + ", ".join(inside) + "}"
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(value))
 
 

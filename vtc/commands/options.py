@@ -142,7 +142,6 @@ def emit(
     *,
     footer: Mapping[str, Any] | None = None,
     columns: Sequence[str] | None = None,
-    title: str | None = None,
 ) -> None:
     """Send rows to stdout or a file in the wanted format; `columns` are those a person sees."""
     from vtc import console
@@ -153,7 +152,7 @@ def emit(
         write.write_rows(rows, spec, out, fmt=chosen, force=force, footer=footer)
         console.say(f"wrote {out} ({len(rows)} row{'s' * (len(rows) != 1)})")
     elif chosen == "table":
-        console.print_table(rows, columns or spec.column_names, title=title)
+        console.print_table(rows, columns or spec.column_names)
     else:
         write.write_stdout(rows, spec, chosen, footer)
 

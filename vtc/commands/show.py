@@ -85,7 +85,9 @@ def show(
     if chosen == "table" and columns is None:
         names, same = inspect.split_constant(found.rows, names)
         if same:
-            cells = ", ".join(f"{key}={console.format_cell(cell)}" for key, cell in same.items())
+            cells = ", ".join(
+                f"{key}={console.shorten(console.format_cell(cell))}" for key, cell in same.items()
+            )
             console.say(f"the same in every row: {cells}")
     spec = inspect.part_of(found.spec, names)
     picked = [{name: row.get(name) for name in names} for row in shown]
