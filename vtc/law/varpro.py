@@ -23,6 +23,8 @@ MAX_ITERATIONS = 200
 CHUNK = 256
 # Refused steps in a row before a row has settled; the damping has grown by 4 to this power.
 PATIENCE = 8
+# A step in standardised exponents that no longer matters: the sum of squares follows its square.
+SETTLED = 1e-10
 # Share of the rows in work that must still move; below it the settled ones leave.
 CROWD = 0.8
 
@@ -119,21 +121,24 @@ def _grid_starts(
     """
     directions = _directions(features.shape[1])
     grid = (RADII[:, None, None] * directions).reshape(-1, features.shape[1])
-    x = np.exp(grid @ features.T)
-    mean_x, mean_y = x.mean(axis=1), errors.mean(axis=1)[:, None]
+    x = grid @ features.T
+    np.exp(x, out=x)
+    n = x.shape[1]
+    mean_x, mean_y = x @ np.full(n, 1 / n), errors.mean(axis=1)[:, None]
+    squares = _dot(x, x)
 
-    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     rows = np.arange(len(errors))
     held = errors - d_min
-    product = held @ unit.T
+    product = held @ x.T
+    product /= np.sqrt(squares)
     bound = product.argmax(axis=1)
     bound_sse = (held * held).sum(axis=1) - np.maximum(product[rows, bound], 0.0) ** 2
 
-    deviation = x - mean_x[:, None]
-    length = np.maximum(np.linalg.norm(deviation, axis=1), 1e-150)
-    deviation /= length[:, None]
+    # Exact enough for a start: at the smallest radius a millionth of the square is left.
+    length = np.sqrt(np.maximum(squares - n * mean_x**2, 1e-300))
     centred = errors - mean_y
-    product = centred @ deviation.T
+    product = centred @ x.T
+    product /= length
     # Where D would leave its range, the bound's own search has the cell.
     drop = product * (mean_x / length)
     product[(drop > mean_y - d_min) | (drop < mean_y - d_max)] = -1.0
@@ -169,6 +174,7 @@ def _polish(
     stalled = np.zeros(len(errors), dtype=int)
     for _ in range(MAX_ITERATIONS):
         step = _step(features, errors, state, x, damping, lower, upper)
+        small = np.abs(step).max(axis=1) < SETTLED
         # A trust region: no exponent may move further than one standardised unit at once.
         step *= np.minimum(1.0, 1.0 / np.maximum(np.abs(step).max(axis=1, keepdims=True), 1e-300))
         trial, trial_x = _project(features, errors, state.exponents + step, lower, upper)
@@ -183,7 +189,7 @@ def _polish(
         )
         x = np.where(better[:, None], trial_x, x)
         damping = np.clip(np.where(better, damping / 5, damping * 4), 1e-12, 1e9)
-        moving = stalled < PATIENCE
+        moving = (stalled < PATIENCE) & ~small
         if moving.mean() < CROWD:
             # Rows that have settled leave: few stay long, and all would wait for them.
             for whole, part in zip(found, state, strict=True):
