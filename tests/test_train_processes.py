@@ -36,6 +36,12 @@ def stage_1(world, out, visual_tokens="4"):
     )  # fmt: skip
 
 
+def elastic(world, out):
+    """Both elastic compressors, at a V drawn for each step and at all of them."""
+    turns = ("--compressor", "mqt,m3", "--train-visual-tokens", "1,4,9")
+    return (*stage_1(world, out, visual_tokens="9"), *turns)
+
+
 def stage_2(world, run, out, *how, samples="samples.json"):
     return (
         "finetune", run, "--samples", samples, "--images", str(world.images), *STEPS, *how,
@@ -83,14 +89,20 @@ def test_two_processes_train_as_one(tiny_world, tmp_path, monkeypatch):
 
     def commands(out):
         one = f"{out}/one/tokenpacker-v4"
-        return [stage_1(tiny_world, f"{out}/one"), stage_2(tiny_world, one, f"{out}/two", *LORA)]
+        return [
+            stage_1(tiny_world, f"{out}/one"),
+            stage_2(tiny_world, one, f"{out}/two", *LORA),
+            elastic(tiny_world, f"{out}/turns"),
+        ]
 
     run_alone(commands("alone"))
     said = launch(["--multi_gpu"], commands("both"))
     assert said.count("wrote both/one/tokenpacker-v4 ") == 1
     for run in ("one/tokenpacker-v4", "two/tiny-qwen-tokenpacker-v4"):
         same_trace(tmp_path / "alone" / run, tmp_path / "both" / run, loss=1e-5, norm=1e-4)
-    assert sorted(path.name for path in (tmp_path / "both").iterdir()) == ["one", "two"]
+    for run in ("turns/mqt-v9", "turns/m3-v9"):
+        same_trace(tmp_path / "alone" / run, tmp_path / "both" / run, loss=1e-5, norm=1e-4)
+    assert sorted(path.name for path in (tmp_path / "both").iterdir()) == ["one", "turns", "two"]
 
 
 def test_a_model_in_two_parts_trains_as_a_whole(tiny_world, tmp_path, monkeypatch):
@@ -106,13 +118,16 @@ def test_a_model_in_two_parts_trains_as_a_whole(tiny_world, tmp_path, monkeypatc
             stage_1(tiny_world, f"{out}/one", visual_tokens="1,4"),
             stage_2(tiny_world, parent, f"{out}/lora", *LORA, samples=mixed),
             stage_2(tiny_world, parent, f"{out}/full", *FULL, samples=mixed),
+            elastic(tiny_world, f"{out}/turns"),
+            stage_2(tiny_world, "alone/turns/m3-v9", f"{out}/m3", *LORA, samples=mixed),
         ]
 
     run_alone(commands("alone"))
     said = launch(["--use_fsdp", "--fsdp_version", "2"], commands("both"))
     assert said.count("wrote both/one/tokenpacker-v4 ") == 1
     runs = ("one/tokenpacker-v1", "one/tokenpacker-v4", "lora/tiny-qwen-tokenpacker-v4")
-    for run in (*runs, "full/tiny-qwen-tokenpacker-v4"):
+    turns = ("turns/mqt-v9", "turns/m3-v9", "m3/tiny-qwen-m3-v9")
+    for run in (*runs, *turns, "full/tiny-qwen-tokenpacker-v4"):
         same_trace(tmp_path / "alone" / run, tmp_path / "both" / run, loss=1e-6, norm=1e-5)
 
     # Killed in its sixth step and resumed, it is the run that was left alone, bit for bit.
