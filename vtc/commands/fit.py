@@ -142,10 +142,16 @@ def fit(out, fmt, force, profile, report, **settings) -> None:
 
 def _material(table: str):
     """What is fitted: the table's rows, or, of a file of predictions, its scores by image."""
+    from vtc import console
     from vtc.evaluate.influences import is_predictions, read_influences
+    from vtc.evaluate.uneven import uneven
     from vtc.law.points import read_table
     from vtc.law.run import Material
 
     if is_predictions(table):
-        return Material(*read_influences(table))
-    return Material(read_table(table))
+        found = Material(*read_influences(table))
+    else:
+        found = Material(read_table(table))
+    for sentence in uneven(found.rows):
+        console.say(sentence)
+    return found

@@ -42,10 +42,13 @@ class Scoring(NamedTuple):
         from vtc.evaluate.average import averaged
         from vtc.evaluate.categories import by_category
         from vtc.evaluate.lean import lean
+        from vtc.evaluate.uneven import uneven
 
         if self.by:
             return by_category(scored, self.compat, self.incomplete, console.say)
         found = aggregate(lean(scored, self.compat), self.compat, self.incomplete)
+        for sentence in uneven(found):
+            console.say(sentence)
         return averaged(found, self.average, self.sets, self.incomplete)
 
     def of_file(self, predictions: str | Path) -> list[dict[str, Any]]:

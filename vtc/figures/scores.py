@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from statistics import fmean
+from statistics import fmean, mode
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -19,6 +19,7 @@ MAX_LINES = 12
 _COLUMNS = 4
 _SHIFT = 1.06
 _TWO_SIDED = 1.96  # Standard normal: 95 % of it lie within so many standard errors.
+_BEYOND = 0.03
 
 Row = Mapping[str, Any]
 _Line = tuple[int, str, str]
@@ -104,7 +105,8 @@ def _panel(
             )  # fmt: skip
     chances = [row["chance"] for row in rows if row.get("chance") is not None]
     if chances:
-        axes.axhline(fmean(chances), color="0.4", linestyle="--", linewidth=1.0, zorder=1)
+        # That of most runs: another is of other items, and a mean of the two would be of none.
+        axes.axhline(mode(chances), color="0.4", linestyle="--", linewidth=1.0, zorder=1)
     tokens = sorted({row["visual_tokens"] for row in rows})
     axes.set_xscale("log")
     axes.minorticks_off()
@@ -114,6 +116,8 @@ def _panel(
         axes.set_xlim(tokens[0] / 2, tokens[0] * 2)
     else:
         axes.margins(x=0.08)
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, -_BEYOND), min(high, 1 + _BEYOND))  # Bars may leave what scores can be.
     axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.4g}%")
     axes.set_axisbelow(True)
     axes.grid(True, which="major", color="0.9", linewidth=0.6)

@@ -1,0 +1,26 @@
+"""Scores that cannot be compared: of one benchmark, but over different numbers of items."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+
+def uneven(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """A sentence for each benchmark whose scores rows have different `n_items`."""
+    counts: dict[str, Counter[int]] = {}
+    example: dict[tuple[str, int], str] = {}
+    for row in rows:
+        benchmark, n_items = row.get("benchmark"), row.get("n_items")
+        # Bare tables of points may have anything there.
+        if benchmark and str(n_items).isdigit():
+            name, n_items = str(benchmark), int(n_items)
+            counts.setdefault(name, Counter())[n_items] += 1
+            example.setdefault((name, n_items), str(row.get("run_id", "a run")))
+    for name, found in counts.items():
+        if len(found) < 2:
+            continue
+        few = min(found)
+        yield (
+            f"{name}: run {example[name, few]} has {few} items, others up to {max(found)}; scores "
+            "over different items are not to be compared"
+        )
