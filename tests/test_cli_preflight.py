@@ -17,8 +17,9 @@ def test_the_light_choices_are_the_compressors_own():
     assert {name for name, kind in COMPRESSORS.items() if kind.pools} == set(POOLING)
     for name, kind in COMPRESSORS.items():
         known = KNOWN[name]
-        flags = (known.pools, known.elastic, known.needs_query)
-        assert flags == (kind.pools, kind.elastic, kind.needs_query), name
+        flags = (known.pools, known.elastic, known.needs_query, known.needs_cls)
+        assert flags == (kind.pools, kind.elastic, kind.needs_query, kind.needs_cls), name
+        assert known.training_free is not kind.trained, name
     for grid in ((1, 1), (6, 6), (24, 24), (2, 3)):
         for name, kind in COMPRESSORS.items():
             assert CHOICES[name](grid) == kind.supported(grid)
@@ -86,6 +87,24 @@ def test_a_model_folder_names_the_file_at_fault(tiny_world, tmp_path, kind, name
     for check in (lambda: check_model(str(folder), kind), lambda: load(folder)):
         with pytest.raises(InputError, match=fault):
             check()
+
+
+@pytest.mark.parametrize("swap", ["encoder", "siglip", "llm"])
+def test_an_encoder_is_no_llm_nor_an_llm_an_encoder(tiny_world, swap):
+    from vtc.catalog import encoders, llms
+    from vtc.model.backbones import load_encoder, load_llm
+
+    if swap == "llm":
+        given, kind, fault = tiny_world.qwen, "encoder", r"is an LLM \(model_type qwen2\), no"
+        ways = (encoders.shape, load_encoder)
+    else:
+        given, kind = getattr(tiny_world, swap), "llm"
+        fault = r"is a vision encoder \(model_type (clip|siglip)_vision_model\), no LLM; give"
+        ways = (llms.shape, load_llm)
+    for way in (lambda source: check_model(str(source), kind), *ways):
+        with pytest.raises(InputError, match=f"{kind} .* {fault}"):
+            way(given)
+    check_model(str(tiny_world.clip_pair), "encoder")
 
 
 def test_folders_that_are_none(tmp_path):

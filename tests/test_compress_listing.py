@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from test_rooms import HEAVY
 
 from vtc.commands.compressors import compressors
+from vtc.commands.compressors import _range
 from vtc.compress.choices import KNOWN
 from vtc.errors import InputError
 
@@ -52,6 +53,31 @@ def test_another_encoder_and_llm(tiny_world):
     assert row["n_params"] == 32 * 48 + 48 + 48 * 48 + 48
     assert row["flops"] == 9 * 2 * (32 * 48 + 48 * 48)
     assert (row["supported"], row["levels"]) == ("1, 4, 9, 36", "3")
+
+
+def test_an_encoder_without_a_class_token(tiny_world):
+    siglip = ("--encoder", str(tiny_world.siglip), "--llm", str(tiny_world.qwen))
+    found = rows(*siglip, "--visual-tokens", "9,36")
+    assert {row["compressor"] for row in found} == {n for n in KNOWN if not KNOWN[n].needs_cls}
+    assert {row["compressor"] for row in found if not row["trained"]} == {"divprune", "tome"}
+    done = CliRunner().invoke(compressors, ["prumerge+", *siglip])
+    assert "this encoder has none (SigLIP); use divprune or tome" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "shown"),
+    [
+        (700_001, 700_900, "0.7M"),
+        (1024, 600_000, "0.001 to 0.6M"),
+        (20_000_000, 36_700_000, "20.0 to 36.7M"),
+        (0, 0, "0"),
+        (0, 99_000, "0.0 to 99.0k"),
+        (12, 12, "12"),
+        (12, 90, "12 to 90"),
+    ],
+)
+def test_a_range_has_one_unit_and_equal_ends_once(least, most, shown):
+    assert _range(least, most) == shown
 
 
 def test_a_person_sees_a_line_each():

@@ -26,6 +26,7 @@ from vtc.compress.serving import untrained
 from vtc.evaluate.runner import settings
 from vtc.model.asking import prompt_ids, serve_at
 from vtc.model.generation import generate_answers
+from vtc.model.refit import Refit, refitted
 from vtc.model.run import load_run
 
 MAX_NEW_TOKENS = 1024
@@ -61,10 +62,14 @@ class VtcModel(lmms):
         dtype: str | None = None,
         load_4bit: bool = False,
         visual_tokens: int | None = None,
+        compressor: str | None = None,
         max_batch_size: int | str | None = None,
         **unknown: Any,
     ) -> None:
-        """Load the run; raises ValueError for an unknown argument or a batch size in words."""
+        """Load the run; raises ValueError for an unknown argument or a batch size in words.
+
+        `compressor` is one that needs no training, in place of the one of an mlp run.
+        """
         super().__init__()
         if unknown:
             raise ValueError(f"model vtc takes no argument '{min(unknown)}'")
@@ -76,7 +81,15 @@ class VtcModel(lmms):
         how = settings(int(batch_size), dtype, device or _own_gpu(), four_bit=load_4bit)
         place = folder if str(folder).startswith("hf:/") else Path(folder)
         self.batch_size = how.batch_size
-        self.run = load_run(place, dtype=how.dtype, device=how.device, four_bit=load_4bit or None)
+        refit = None
+        if compressor is not None:
+            if visual_tokens is None:
+                raise ValueError(f"compressor={compressor} takes visual_tokens, how many it makes")
+            refit = Refit(compressor, (visual_tokens,))
+        with refitted([place], refit) as (found,):
+            self.run = load_run(
+                found, dtype=how.dtype, device=how.device, four_bit=load_4bit or None
+            )
         serve_at(self.run, visual_tokens)
         words = untrained(folder, self.run.manifest, [self.run.processor.visual_tokens])
         if words:

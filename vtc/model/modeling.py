@@ -162,15 +162,14 @@ class VtcModel(VtcPreTrainedModel, LlavaModel):
         grid = self.compressor.feature_grid(vision_levels.shape[2] - n_before)
         dtype = next(self.compressor.parameters()).dtype
         states = dict(zip(levels, vision_levels.to(dtype).unbind(1), strict=True))
-        if self.compressor.needs_cls:
-            return self.compressor(self._with_class_token(states, grid, n_before))
+        features = self._features(states, grid, n_before)
         if self.compressor.elastic:
-            return self.compressor(VisionFeatures(states, grid), visual_tokens)
+            return self.compressor(features, visual_tokens)
         own = self.compressor.visual_tokens
         if visual_tokens is not None:
             check_visual_tokens(self.config.compressor, self.grid, visual_tokens, [own])
         if not self.compressor.needs_query:
-            return self.compressor(VisionFeatures(states, grid))
+            return self.compressor(features)
         if query_vectors is None:
             query_vectors = self.read_queries(query_ids, query_mask)
         if query_images is None and len(query_vectors) != len(vision_levels):
@@ -178,8 +177,9 @@ class VtcModel(VtcPreTrainedModel, LlavaModel):
                 f"{len(query_vectors)} questions for {len(vision_levels)} images; query_images "
                 "says which is about which"
             )
-        asked = query_vectors.to(vision_levels.device, dtype)
-        return self.compressor(VisionFeatures(states, grid, asked, query_images))
+        features.query = query_vectors.to(vision_levels.device, dtype)
+        features.asked = query_images
+        return self.compressor(features)
 
     def _tokens_before(self, n_tokens: int) -> int:
         """How many of an image's features stand before its patches.
@@ -196,16 +196,18 @@ class VtcModel(VtcPreTrainedModel, LlavaModel):
             )
         return n_before
 
-    def _with_class_token(
+    def _features(
         self, states: dict[int, Float[Tensor, "I T D"]], grid: Grid, n_before: int
     ) -> VisionFeatures:
+        """States of I images, the first `n_before` tokens of which are no patches."""
+        features = VisionFeatures(states, grid)
+        if n_before:
+            features.levels = {level: state[:, n_before:] for level, state in states.items()}
+            features.before = {level: state[:, :n_before] for level, state in states.items()}
         number = self.compressor.request.attention
-        return VisionFeatures(
-            {level: state[:, n_before:] for level, state in states.items()},
-            grid,
-            before={level: state[:, :n_before] for level, state in states.items()},
-            attention=None if number is None else attention_layer(self.vision_tower, number),
-        )
+        if number is not None:
+            features.attention = attention_layer(self.vision_tower, number)
+        return features
 
     def read_queries(
         self, query_ids: Int[Tensor, "Q T"] | None, query_mask: Int[Tensor, "Q T"] | None = None
