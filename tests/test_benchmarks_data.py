@@ -16,6 +16,7 @@ from vtc.evaluate.aggregate import aggregate, score_item
 from vtc.evaluate.benchmarks.loading import Where, load
 from vtc.evaluate.benchmarks.registry import SPECS, find
 
+DOCS = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 SHORT = "\nAnswer the question using a single word or phrase."
 LETTER = "\nAnswer with the option's letter from the given choices directly."
 
@@ -27,6 +28,35 @@ def data(tmp_path_factory) -> Path:
 
 def items_of(name: str, data: Path, pictures: Path, limit=None, **more):
     return load(SPECS[name], Where(pictures, data, **more), limit)[1]
+
+
+def documented_columns(name: str) -> set[str]:
+    """The columns that docs/benchmarks.md says a benchmark needs."""
+    line = next(
+        line
+        for line in DOCS.read_text().partition("### Columns")[2].splitlines()
+        if line.startswith(f"| `{name}` |")
+    )
+    return set(re.findall(r"\w+", line.split("|")[2]))
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_the_documented_columns_are_enough(data, tmp_path, name):
+    table = TABLES[name]()
+    columns = [column for column in table.column_names if column in documented_columns(name)]
+    # What these very rows have besides: more options, more pictures.
+    columns += {"mmbench": ["C", "D"], "mathvista": ["choices", "precision"]}.get(name, [])
+    columns += [f"image_{n}" for n in range(2, 8) if name == "mmmu"]
+    folder = tmp_path / name
+    folder.mkdir()
+    rows = table.select(columns)
+    if name == "gqa":  # Whose pictures stand in a table of their own.
+        rows = rows.append_column("image", pa.array(["a.png"] * table.num_rows))
+    pq.write_table(rows, folder / "rows.parquet")
+    items = items_of(name, tmp_path, tmp_path / "pictures")
+    assert [item.references for item in items] == [
+        item.references for item in items_of(name, data, tmp_path / "others")
+    ]
 
 
 def row_of(item, benchmark, prediction: str) -> dict:
