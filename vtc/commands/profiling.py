@@ -102,10 +102,7 @@ def _row(service: Any, v: int, found: Any) -> dict[str, Any]:
     }
 
 
-def _subject(
-    setting: Setting, device: str, dtype: str
-) -> tuple[Any, dict[str, str], Any, Any, bool]:
-    """The model, names for its rows, shapes of LLM and encoder, the V to measure; is it a run?"""
+def _subject(setting: Setting, device: str, dtype: str) -> Subject:
     import torch
 
     kind = torch.float32 if dtype == "fp32" else torch.bfloat16

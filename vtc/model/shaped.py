@@ -55,7 +55,7 @@ def random_model(
     torch.set_default_dtype(dtype)
     try:
         with torch.device(device):
-            model = VtcForConditionalGeneration(config)
+            model: Any = VtcForConditionalGeneration(config)
     finally:
         torch.set_default_dtype(before)
     return model.to(dtype).eval()
