@@ -87,15 +87,20 @@ def without_run(row):
     return {name: cell for name, cell in row.items() if name not in own}
 
 
+@pytest.fixture(scope="module")
+def apart(runs, exam) -> list[dict]:
+    """The rows of a run for each V, asked one by one."""
+    return evaluate([runs / f"v{v}" for v in ASKED], exam, batch_size=1)[0]
+
+
 @pytest.mark.parametrize("blocks", [False, True])
 def test_rows_are_those_of_runs_of_each_v_and_images_are_seen_once(
-    runs, exam, tiny_world, blocks, monkeypatch
+    runs, exam, apart, tiny_world, blocks, monkeypatch
 ):
     if blocks:
         monkeypatch.setattr(vision, "MEMORY_LIMIT", 3 * 36 * 32 * 4)
     rows, seen = evaluate([runs / "mqt"], exam, visual_tokens=ASKED, batch_size=5)
     assert seen["encoding images"] == len(tiny_world.image_names) + 1
-    apart, _ = evaluate([runs / f"v{v}" for v in ASKED], exam, batch_size=1)
     assert [without_run(row) for row in rows] == [without_run(row) for row in apart]
     assert [row["visual_tokens"] for row in rows[:: len(exam.items)]] == list(ASKED)
     by_v = {v: [row["prediction"] for row in rows if row["visual_tokens"] == v] for v in ASKED}
