@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+from contextlib import ExitStack
 from unittest.mock import patch
 
 import pytest
@@ -17,7 +18,7 @@ from train_samples import build, collator, read
 
 from vtc.errors import InputError, Interrupted, VtcError
 from vtc.train.checkpoints import Checkpoints, Saving, difference
-from vtc.train.folders import locked, training_folder
+from vtc.train.folders import leave, locked, training_folder
 from vtc.train.stages import freeze_all_but_compressor
 from vtc.train.trainer import fit_model
 
@@ -209,6 +210,30 @@ def test_the_lock_dies_with_its_process_and_its_leavings_go(tmp_path):
         assert [path.name for path in training_folder(run).iterdir()] == ["lock"]
     # The folder that was being replaced is back; another run's leavings are not ours to take.
     assert sorted(path.name for path in tmp_path.iterdir()) == [".run.more.99.partial", "run"]
+
+
+def test_a_run_that_is_whole_is_let_go_while_others_train(tiny_world, samples, tmp_path):
+    one, two = (tmp_path / "out" / f"tokenpacker-v{v}" for v in (1, 4))
+    seen = []
+
+    def look():
+        seen.append([(run.exists(), training_folder(run).exists()) for run in (one, two)])
+
+    steps = AtStep(STAGE_1.max_steps + 1, look)
+    stage_1(tiny_world, samples, tmp_path / "out", visual_tokens=(1, 4), advance=steps)
+    assert seen == [[(True, False), (False, True)]]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [one.name, two.name]
+
+
+def test_a_folder_left_and_taken_by_another_is_not_removed(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    with ExitStack() as other:
+        with locked([one, two]):
+            leave(one)
+            assert [training_folder(run).exists() for run in (one, two)] == [False, True]
+            other.enter_context(locked([one]))
+        assert [training_folder(run).exists() for run in (one, two)] == [True, False]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture

@@ -28,6 +28,8 @@ def training_folder(run: Path) -> Path:
 def locked(runs: Sequence[Path]) -> Iterator[None]:
     """Hold the training folders of all `runs`; they go when they are left without a checkpoint.
 
+    That of a run which becomes whole meanwhile goes at once (`leave`).
+
     What a killed process left half-written beside a run is taken away. Under several processes
     the first one holds the locks for all. Raises InputError naming the process that trains a run.
     """
@@ -66,10 +68,25 @@ def _locked(run: Path) -> Iterator[None]:
             shutil.rmtree(leftover, ignore_errors=True)
         yield
     finally:
-        if not any(path.name != LOCK for path in folder.iterdir()):
-            shutil.rmtree(folder)
+        # Of a run that became whole it is gone, and may be another process's by now.
+        if _still_there(folder / LOCK, descriptor):
+            _clear(folder)
         # Closed last: the folder is ours until it is gone.
         os.close(descriptor)
+
+
+def leave(run: Path) -> None:
+    """Take away the training folder of a run that is whole, the lock with it.
+
+    Only the process that holds the lock may call it; others of its runs may still be training.
+    """
+    with suppress(FileNotFoundError):
+        _clear(training_folder(run))
+
+
+def _clear(folder: Path) -> None:
+    if not any(path.name != LOCK for path in folder.iterdir()):
+        shutil.rmtree(folder)
 
 
 def _take(folder: Path, run: Path) -> int:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from vtc.errors import InputError, VtcError
 from vtc.model.run import read_manifest
 from vtc.train.checkpoints import MANIFEST, Checkpoints, Saving, difference
-from vtc.train.folders import TRIAL, training_folder
+from vtc.train.folders import TRIAL, leave, training_folder
 from vtc.train.processes import by_first, is_first, n_processes
 from vtc.train.settings import StageSettings
 
@@ -92,6 +92,7 @@ class Place:
         with _writing(f"{self.run}", f"{way}make room there, then go on with --resume"):
             save(self.run)
         self.checkpoints.clear()
+        leave(self.run)
 
 
 @contextmanager
