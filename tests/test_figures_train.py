@@ -1,12 +1,13 @@
 """Loss curves from training logs."""
 
+import json
 import math
 
 import pytest
 
 from vtc import cli
 from vtc.errors import InputError
-from vtc.figures.train import draw, read_logs
+from vtc.figures.train import draw, loss_label, read_logs
 from vtc.tables import specs
 from vtc.tables.write import write_rows
 
@@ -39,6 +40,28 @@ def test_a_curve_a_run_named_apart(tmp_path):
     assert list(smooth[1].get_ydata()) == [5.0, 3.5]
     assert len(norm.lines[0].get_xdata()) == 119
     assert rate.lines[0].get_ydata()[0] == 1e-3
+
+
+def test_the_loss_is_called_what_the_objective_makes_it(tmp_path):
+    def told(name, settings):
+        place = log(tmp_path / name, 3)
+        rows = read_logs([str(place)])[name]
+        about = {"settings": settings} if settings else None
+        write_rows(
+            list(rows), specs.TRAIN_LOG, place / "train_log.parquet", footer=about, force=True
+        )
+        return str(place)
+
+    aligned, plain = told("a", {"objective": "align"}), told("l", {"objective": "lm"})
+    checkpoint = told("c", None)
+    manifest = {"identity": {"settings": {"objective": "align"}}}
+    (tmp_path / "c" / "manifest.json").write_text(json.dumps(manifest))
+    assert loss_label([aligned]).startswith("loss (distance to the words' embeddings")
+    assert loss_label([checkpoint]) == loss_label([aligned, checkpoint]) == loss_label([aligned])
+    assert loss_label([plain]) == "loss (nats a token)" == loss_label([told("old", None)])
+    assert loss_label([plain, aligned]) == "loss"
+    axes = draw(read_logs([aligned]), loss_label([aligned])).axes
+    assert axes[0].get_ylabel() == loss_label([aligned])
 
 
 def test_places_without_a_log_are_named(tmp_path):

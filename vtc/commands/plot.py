@@ -77,9 +77,9 @@ def train(runs, out, force):
     refuse_existing(out, force)
 
     from vtc.figures import style
-    from vtc.figures.train import draw, read_logs
+    from vtc.figures.train import draw, loss_label, read_logs
 
-    style.save(draw(read_logs(runs)), out, force)
+    style.save(draw(read_logs(runs), loss_label(runs)), out, force)
     console.say(f"wrote {out} ({len(runs)} run{'s' * (len(runs) != 1)})")
 
 

@@ -1,5 +1,6 @@
 """The course of trainings: loss, gradient norm and learning rate against samples, a curve a run."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,11 @@ from vtc.tables import specs
 from vtc.tables.read import read_rows
 
 LOG = "train_log.parquet"
+_CHECKPOINT = "manifest.json"
+_LABELS = {
+    "lm": "loss (nats a token)",
+    "align": "loss (distance to the words' embeddings;\n1: that of tokens of zeros)",
+}
 Rows = Sequence[Mapping[str, Any]]
 
 # Behind some fifty rows a curve is drawn smooth, and its own course faint behind it.
@@ -28,6 +34,24 @@ def read_logs(places: Sequence[str]) -> dict[str, Rows]:
     files = {place: _log_of(Path(place)) for place in dict.fromkeys(places)}
     logs = {place: read_rows(file, specs.TRAIN_LOG).rows for place, file in files.items()}
     return dict(zip(_names(list(logs)), logs.values(), strict=True))
+
+
+def loss_label(places: Sequence[str]) -> str:
+    """What the loss of the training logs is, by the objective that their footers state.
+
+    The loss of `--objective align` is a distance of embeddings; of both kinds only "loss" is said.
+    """
+    kinds = {_objective(_log_of(Path(place))) for place in places}
+    return _LABELS.get(kinds.pop(), _LABELS["lm"]) if len(kinds) == 1 else "loss"
+
+
+def _objective(log: Path) -> str:
+    settings: Any = read_rows(log, specs.TRAIN_LOG).footer.get("settings")
+    if settings is None and (log.parent / _CHECKPOINT).is_file():
+        # A checkpoint's log has no footer; its manifest tells what the training is.
+        manifest = json.loads((log.parent / _CHECKPOINT).read_text(encoding="utf-8"))
+        settings = manifest.get("identity", {}).get("settings")
+    return (settings or {}).get("objective", "lm")
 
 
 def _log_of(place: Path) -> Path:
@@ -48,14 +72,17 @@ def _names(places: list[str]) -> list[str]:
     return places
 
 
-def draw(logs: Mapping[str, Rows]) -> Figure:
-    """The figure: loss large, gradient norm and learning rate below, all against samples seen."""
+def draw(logs: Mapping[str, Rows], label: str = _LABELS["lm"]) -> Figure:
+    """The figure: loss large, gradient norm and learning rate below, all against samples seen.
+
+    `label` says what the loss is.
+    """
     figure = new_figure(8.0, 6.4)
     axes = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1, 1))
     for (name, rows), color in zip(logs.items(), ordered_colors(len(logs)), strict=True):
         for place, column in zip(axes, ("loss", "grad_norm", "learning_rate"), strict=True):
             _curve(place, rows, column, color, name if column == "loss" else None)
-    axes[0].set_ylabel("loss (nats a token)")
+    axes[0].set_ylabel(label)
     axes[1].set_ylabel("gradient norm")
     axes[1].set_yscale("log")
     axes[2].set_ylabel("learning rate")

@@ -205,7 +205,12 @@ TRAIN_LOG = Table(
     (
         Column("step", "int", "optimizer steps done"),
         Column("epoch", "float", "passes over the data"),
-        Column("loss", "float", "mean loss a supervised token since the last row", "nats"),
+        Column(
+            "loss",
+            "float",
+            "mean loss since the last row: nats a supervised token; of --objective align a squared "
+            "distance to the words' embeddings, 1 for tokens of zeros",
+        ),
         Column("learning_rate", "float", "learning rate of the first parameter group"),
         Column("grad_norm", "float", "gradient norm before clipping", nullable=True),
         Column("samples_seen", "int", "samples trained on so far"),
