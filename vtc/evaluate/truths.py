@@ -115,8 +115,10 @@ class Held:
         if self._unknown:
             own = ", ".join(item.item_id for item in self.own.items[:_NAMED])
             few = ", ".join(self._unknown[:_NAMED])
+            n = len(self._unknown)
+            what = "1 prediction is for an item" if n == 1 else f"{n} predictions are for items"
             raise InputError(
-                f"{self.name}: {len(self._unknown)} predictions are for items that {spec.name} "
+                f"{self.name}: {what} that {spec.name} "
                 f"does not have ({few}); its ids are {own}, ..."
             )
         for key, answered in self._answered.items():
