@@ -341,7 +341,12 @@ def test_training_takes_mixtures_image_modes_and_query_positions(two_sources, mo
     vtc("train-projector", "a.json", "b.json", *flags, *more, "--weights", "b.json=2.5",
         "--dry-run", "-o", "runs")  # fmt: skip
     said = capsys.readouterr().out
-    for line in ("samples = 14", "image_mode = pad", "query_position = before", "weights = b.json"):
+    for line in (
+        "# samples = 14",
+        'image-mode = "pad"',
+        'query-position = "before"',
+        'weights = "b.json',
+    ):
         assert f"\n{line}" in said
 
 

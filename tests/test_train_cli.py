@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import tomllib
 from importlib.util import find_spec
 
 import pytest
@@ -93,11 +94,11 @@ def test_dry_run_trains_nothing(trained, tiny_world):
         cwd=trained,
     )
     assert done.returncode == 0, done.stderr
-    assert "steps = 3\n" in done.stdout
-    assert "output = planned/tokenpacker-v9\n" in done.stdout
+    assert "# steps = 3\n" in done.stdout
+    assert "# output = planned/tokenpacker-v9\n" in done.stdout
     assert not (trained / "planned").exists()
-    costs = [line for line in done.stdout.splitlines() if line.startswith("estimate = ")]
-    pattern = r"estimate = %s: [\d,]+ tokens, [\d.]+ [MGT]FLOP, 0\.\d+ GiB of memory, .* MB of disk"
+    costs = [line for line in done.stdout.splitlines() if line.startswith("# estimate = ")]
+    pattern = r"# estimate = %s: [\d,]+ tokens, [\d.]+ [MGT]FLOP, 0\.\d+ GiB of memory, .* MB of .*"
     assert re.fullmatch(pattern % "planned/tokenpacker-v9", costs[0])
     assert re.fullmatch(pattern % "in all", costs[1])
 
@@ -111,11 +112,11 @@ def test_dry_run_lists_every_compressor_v_and_seed(trained, tiny_world, monkeypa
     assert run_here(*several, "-o", "planned") == 0
     printed = capsys.readouterr().out.splitlines()
     names = [f"{name}-v4-s{seed}" for seed in (0, 7) for name in ("avgpool", "tokenpacker")]
-    assert [line for line in printed if line.startswith("output = ")] == [
-        f"output = planned/{name}" for name in names
+    assert [line for line in printed if line.startswith("# output = ")] == [
+        f"# output = planned/{name}" for name in names
     ]
-    assert "seed = 0,7" in printed
-    assert len([line for line in printed if line.startswith("estimate = ")]) == 5
+    assert "seed = [0, 7]" in printed
+    assert len([line for line in printed if line.startswith("# estimate = ")]) == 5
     assert run_here(*several, "--weights", "0.5", "-o", "planned") == 2
     assert "--weights draws other samples for every seed" in capsys.readouterr().err
     for flags, message in (
@@ -135,12 +136,36 @@ def test_dry_run_of_finetune_names_the_folders(trained, monkeypatch, capsys):
     lora = ("--method", "lora", "--dry-run", "-o", "planned")
     assert run_here(*run_command, *lora, "--gpu", "RTX 4090") == 0
     printed = capsys.readouterr().out
-    assert "method = lora\n" in printed
-    assert "output = planned/tiny-qwen-tokenpacker-v1\n" in printed
+    assert 'method = "lora"\n' in printed
+    assert "# output = planned/tiny-qwen-tokenpacker-v1\n" in printed
     assert re.search(r"hours of rtx4090 at 35%, \d\.\d+ GiB of memory \(fits\)", printed)
     assert run_here(*run_command, *lora, "--gpu", "abacus") == 2
     shown = capsys.readouterr()
     assert (shown.out, "--gpu abacus is unknown" in shown.err) == ("", True)
+
+
+def test_what_a_dry_run_prints_is_a_config_file(trained, tiny_world, monkeypatch, capsys):
+    monkeypatch.chdir(trained)
+    projector = (
+        *(*backbones(tiny_world), "--visual-tokens", "4,9", "--lr", "2e-5", "--seed", "0,7"),
+        *("--compressor", "resampler,qformer", "--compressor-setting", "layers=2", "--pack"),
+        *("--max-steps", "3", "--auto-batch", "--max-memory", "20GB", "-o", "planned"),
+    )
+    tuning = ("--samples", "samples.parquet", "--method", "lora", "--lora-r", "4", "-o", "planned")
+    for command, source, given in (
+        ("train-projector", "samples.parquet", projector),
+        ("finetune", "runs/tokenpacker-v1", tuning),
+    ):
+        assert run_here(command, source, *given, "--dry-run") == 0
+        printed = capsys.readouterr().out
+        (trained / "said.toml").write_text(printed)
+        assert run_here(command, source, "--config", "said.toml", "--dry-run") == 0
+        assert capsys.readouterr().out == printed
+        said = tomllib.loads(printed)
+        assert said["out"] == "planned"
+        expected = {"lr": 2e-5, "visual-tokens": [4, 9], "max-memory": 20 * 10**9, "pack": True}
+        expected = expected if command == "train-projector" else {"lora-r": 4, "method": "lora"}
+        assert {name: said[name] for name in expected} == expected
 
 
 def test_lora_leaves_a_whole_merged_model(trained, monkeypatch):
@@ -154,6 +179,24 @@ def test_lora_leaves_a_whole_merged_model(trained, monkeypatch):
     assert code == 0
     names = load_run(trained / "lora/tiny-qwen-tokenpacker-v1").model.state_dict()
     assert not any("lora" in name for name in names)
+
+
+def test_lora_settings_of_a_config_file_need_a_method_unless_the_command_line_has_one(
+    trained, monkeypatch, capsys
+):
+    monkeypatch.chdir(trained)
+    command = ("finetune", "runs/tokenpacker-v1", "--samples", "samples.parquet", "--dry-run")
+    for text, more, code in (
+        ("lora-r = 4", (), 2),
+        ("lora-r = 4", ("--method", "qlora"), 0),
+        ("lora-r = 4", ("--method", "full"), 0),
+        ('lora-r = 4\nmethod = "lora"', (), 0),
+        ('lora-r = 4\nmethod = "lora"', ("--method", "full"), 0),
+    ):
+        (trained / "lora.toml").write_text(f"[finetune]\n{text}\n")
+        assert run_here(*command, "--config", "lora.toml", *more, "-o", "planned") == code
+        words = capsys.readouterr().err
+        assert ("--lora-r in the --config file needs --method lora or qlora" in words) == code / 2
 
 
 def trained_images(folder):
@@ -183,6 +226,14 @@ def trained_images(folder):
             ("finetune", "runs/tokenpacker-v1", "--samples", "samples.parquet",
              "--max-questions", "3"),
             "--max-questions needs --turns independent",
+        ),
+        (
+            ("finetune", "runs/tokenpacker-v1", "--samples", "samples.parquet", "--lora-r", "128"),
+            "--lora-r needs --method lora or qlora; give both, or leave it out",
+        ),
+        (
+            ("train-projector", "samples.parquet", "--align-scale", "2"),
+            "--align-scale needs --objective align",
         ),
     ],
 )  # fmt: skip

@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from vtc.catalog import rows
+from vtc.catalog.folders import check_kind
 from vtc.catalog.shapes import EncoderShape, encoder_from_config, n_vit_params, read_config
 from vtc.errors import InputError
 
@@ -40,7 +41,9 @@ def shape(source: str | Path) -> EncoderShape:
     Raises InputError naming the catalog's encoders for any other.
     """
     if Path(source).is_dir():
-        return encoder_from_config(read_config(Path(source)), f"encoder {source}")
+        config = read_config(Path(source))
+        check_kind(source, config, "encoder")
+        return encoder_from_config(config, f"encoder {source}")
     name = _last_part(str(source))
     for known, found in catalog().items():
         if _last_part(known) == name:

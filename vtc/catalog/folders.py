@@ -1,6 +1,7 @@
 """What a model's folder must hold before it is worth loading. Weights are not read."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,9 +40,32 @@ def check_folder(folder: str | Path, kind: Kind) -> None:
             f"{kind} {folder} is no model folder: it has no config.json; give the folder that "
             "holds config.json and the weights"
         )
-    for name in _OBJECTS:
-        if (folder / name).is_file():
-            _read_object(folder / name, kind)
+    read = {
+        name: _read_object(folder / name, kind) for name in _OBJECTS if (folder / name).is_file()
+    }
+    check_kind(folder, read["config.json"], kind)
+
+
+def check_kind(folder: str | Path, config: Mapping[str, Any], kind: Kind) -> None:
+    """Raise InputError for an LLM given as the encoder, or an encoder given as the LLM.
+
+    A model with both inside, such as a CLIP pair or a Gemma that sees, passes as either: what loads
+    it looks closer.
+    """
+    if "vision_config" in config:
+        return
+    sees, speaks = "patch_size" in config, "vocab_size" in config
+    about = f"(model_type {config.get('model_type')})"
+    if kind == "encoder" and speaks and not sees:
+        raise InputError(
+            f"encoder {folder} is an LLM {about}, no vision encoder; give the folder of a CLIP, "
+            "SigLIP or similar encoder"
+        )
+    if kind == "llm" and sees and not speaks:
+        raise InputError(
+            f"llm {folder} is a vision encoder {about}, no LLM; give the folder of a Llama, Qwen, "
+            "Mistral or similar model"
+        )
 
 
 def check_company(folder: str | Path, kind: Kind) -> None:

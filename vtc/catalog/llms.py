@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from vtc.catalog import rows
+from vtc.catalog.folders import check_kind
 from vtc.catalog.shapes import LlmShape, llm_from_config, read_config
 from vtc.errors import InputError
 
@@ -96,7 +97,9 @@ def shape(source: str | Path) -> LlmShape:
     Raises InputError for any other.
     """
     if Path(source).is_dir():
-        return llm_from_config(read_config(Path(source)), f"llm {source}")
+        config = read_config(Path(source))
+        check_kind(source, config, "llm")
+        return llm_from_config(config, f"llm {source}")
     found = find(str(source))
     if found is None or found.shape is None:
         raise InputError(

@@ -81,12 +81,17 @@ def _a_line_each(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         choices = line["supported"].split(", ")
         if len(choices) > _SHOWN:
             line["supported"] = ", ".join([*choices[:3], "...", choices[-1]])
-        least, most = min(line["n_params"]), max(line["n_params"])
-        line["n_params"] = _short(least) + (f" to {_short(most)}" if most != least else "")
+        line["n_params"] = _range(min(line["n_params"]), max(line["n_params"]))
         needs = [what for what in ("query", "cls") if line[f"needs_{what}"]]
         line["needs"] = ", ".join(needs) or None
     return list(lines.values())
 
 
-def _short(count: int) -> str:
-    return f"{count / 1e6:.1f}M" if count >= 1e5 else f"{count}"
+def _range(least: int, most: int) -> str:
+    """Two counts in one unit, that of the larger; once if they read the same."""
+    if most < 1e5:
+        return " to ".join(dict.fromkeys((f"{least}", f"{most}")))
+    millions = [
+        f"{count / 1e6:.1f}" if count >= 5e4 else f"{count / 1e6:.2g}" for count in (least, most)
+    ]
+    return " to ".join(dict.fromkeys(millions)) + "M"

@@ -1,9 +1,13 @@
 """What `--dry-run` of a training command says of its costs."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import click
+
+from vtc.commands import options
 
 
 def costs(
@@ -45,6 +49,39 @@ def costs(
     rows = [estimate(job, gpu, on_gpu=gpu is not None) for job in jobs]
     lines = [_line(str(folder), row) for (folder, _), row in zip(runs, rows, strict=True)]
     return [*lines, _line("in all", _sum(rows))]
+
+
+_NO_SETTINGS = ("help", "config", "dry_run", "gpu", "force", "resume")
+
+
+def settings_lines(context: click.Context) -> list[str]:
+    """The options of a command with the values they have, as TOML that `--config` takes.
+
+    Left out are those without a value, and those that say how this one call goes (`--force`).
+    """
+    lines = []
+    for option in context.command.params:
+        value = context.params.get(option.name or "")
+        if not isinstance(option, click.Option) or option.name in _NO_SETTINGS or value is None:
+            continue
+        if isinstance(option.type, options.Setting):
+            value = [f"{key}={_toml(setting)}" for key, setting in value]
+        lines.append(f"{options.flag_key(option).replace('_', '-')} = {_toml(value)}")
+    return lines
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML writes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, int | float):
+        return repr(value)
+    # JSON's escapes are TOML's, but for the one control character that JSON leaves as it is.
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def models_of(run: Path) -> dict[str, Any]:

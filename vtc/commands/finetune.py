@@ -63,6 +63,9 @@ def finetune(runs, samples, method, **flags) -> None:
     from vtc.train.jobs import FinetuneJob
     from vtc.train.settings import FINETUNE, LoraSettings
 
+    if method == "full":
+        names = ("r", "alpha", "dropout", "targets")
+        training.refuse_idle("--method lora or qlora", *(f"lora_{name}" for name in names))
     for run in runs:
         preflight.check_run(run)
     preflight.check_features(flags["features"])

@@ -323,7 +323,7 @@ def _load_config(ctx: click.Context, param: click.Parameter, value: str | None) 
     settings = _of_command(settings, ctx.command.name or "", value)
     settings = {key.replace("-", "_"): setting for key, setting in settings.items()}
     known = {
-        _flag(option): option.name
+        flag_key(option): option.name
         for option in ctx.command.params
         if isinstance(option, click.Option) and option.name and option is not param
     }
@@ -350,7 +350,7 @@ def _of_command(settings: dict[str, Any], command: str, file: str) -> dict[str, 
     return own
 
 
-def _flag(param: click.Option) -> str:
+def flag_key(param: click.Option) -> str:
     """The long flag of an option without its dashes: the key it has in a TOML file."""
     longest = max(param.opts, key=len)
     return longest.lstrip("-").replace("-", "_")

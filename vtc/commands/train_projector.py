@@ -74,6 +74,8 @@ def train_projector(
 
     align = AlignSettings(flags.pop("align_reduction"), flags.pop("align_scale"))
     objective = flags.pop("objective")
+    if objective != "align":
+        training.refuse_idle("--objective align", "align_reduction", "align_scale")
     where = training.take_job_flags(flags)
     turns = flags["train_visual_tokens"]
     preflight.check_parts(encoder, llm, compressors, visual_tokens, turns=turns)

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from vtc.commands import options
+from vtc.errors import InputError
 
 _RENAMED = {"lr": "learning_rate", "compressor_lr": "compressor_learning_rate"}
 
@@ -134,7 +136,7 @@ def stage_options(
         click.option(
             "--dry-run",
             is_flag=True,
-            help="Print settings, steps, paths, FLOPs, memory and disk; train nothing.",
+            help="Print settings as a --config file, and steps, paths, FLOPs, memory and disk.",
         ),
         click.option(
             "--gpu",
@@ -151,12 +153,29 @@ def stage_options(
     return add
 
 
+def refuse_idle(needs: str, *names: str) -> None:
+    """Raise InputError if one of the options `names` was given, which does nothing without `needs`.
+
+    Call it where `needs` does not hold. A setting of a --config file counts unless the command line
+    says otherwise than the file meant: there the option that `needs` begins with was typed.
+    """
+    context = click.get_current_context()
+    typed = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+    for name in names:
+        source = context.get_parameter_source(name)
+        flag = "--" + name.replace("_", "-")
+        if source in typed:
+            raise InputError(f"{flag} needs {needs}; give both, or leave it out")
+        chosen = context.get_parameter_source(needs.split()[0].strip("-").replace("-", "_"))
+        if source == ParameterSource.DEFAULT_MAP and chosen == ParameterSource.DEFAULT:
+            raise InputError(f"{flag} in the --config file needs {needs}; state both, or neither")
+
+
 def take_job_flags(flags: dict[str, Any]) -> dict[str, Any]:
     """Take the flags that say where runs go and how they are saved out of `flags`.
 
     Raises InputError if they contradict one another, or name a package that is not installed.
     """
-    from vtc.errors import InputError
     from vtc.train.checkpoints import Saving
 
     force, resume, report_to = (flags.pop(name) for name in ("force", "resume", "report_to"))
@@ -190,7 +209,6 @@ class Request:
         """Settings from flags over a stage's defaults; reads the samples, opens no image."""
         from vtc.data.chat_templates import template_text
         from vtc.data.samples import read_samples
-        from vtc.errors import InputError
 
         images, features, dry_run, gpu = (
             flags.pop(name) for name in ("images", "features", "dry_run", "gpu")
@@ -215,32 +233,30 @@ class Request:
         keep: int,
         seeds: Sequence[int] = (),
     ) -> None:
-        """Print settings, steps, output paths and costs as `name = value` lines on stdout.
+        """Print settings as lines of a --config file; steps, outputs and costs as its comments.
 
         `runs` are output folders, each with encoder, llm, compressor and visual_tokens, and as many
         of each of several `seeds`.
         """
-        from vtc.commands.dry_run import costs
+        from vtc.commands.dry_run import costs, settings_lines
 
         # Before a word is out: models that cannot be had are named here.
         lines = costs(self, runs, keep, max(len(seeds), 1))
         n_samples = len(self.samples.rows)
         facts = {
-            **self.settings.as_dict(),
-            **({"seed": ",".join(map(str, seeds))} if seeds else {}),
             "samples": n_samples,
             "image_root": self.samples.image_root,
             "features": self.features,
             "steps": self.settings.n_steps(n_samples),
             "global_batch": self.settings.batch_size * self.settings.accumulate,
         }
-        for name, value in facts.items():
-            written = ",".join(map(str, value)) if isinstance(value, tuple) else value
-            click.echo(f"{name} = {written}")
-        for folder, _ in runs:
-            click.echo(f"output = {folder}{' (exists)' if folder.exists() else ''}")
-        for line in lines:
-            click.echo(line)
+        lines = [
+            *settings_lines(click.get_current_context()),
+            *(f"# {name} = {value}" for name, value in facts.items()),
+            *(f"# output = {run}{' (exists)' if run.exists() else ''}" for run, _ in runs),
+            *(f"# {line}" for line in lines),
+        ]
+        click.echo("\n".join(lines))
 
     def run(self, train: Callable[..., Any], n_runs: int) -> None:
         """Train with progress on stderr; every run's footer names the inputs and the settings."""
