@@ -13,7 +13,7 @@ _verbosity = 0
 
 # Places of a line: between two columns; of a cell that others are padded to; of a text or heading
 # that is never cut.
-_GAP, _PADDED, _LEAST_TEXT, _HEADING = 2, 60, 20, 8
+_GAP, _PADDED, _LEAST_TEXT, _HEADING = 2, 60, 20, 12
 
 
 def set_verbosity(level: int) -> None:
@@ -42,7 +42,7 @@ def print_table(
     from rich.text import Text
 
     table = [
-        _column(name, (headings or {}).get(name, name), [row.get(name) for row in rows])
+        _column((headings or {}).get(name, name), [row.get(name) for row in rows])
         for name in columns
     ]
     if sys.stdout.isatty():
@@ -86,14 +86,14 @@ class _Column:
         return replace(self, cells=[shorten(cell, width) for cell in self.cells], width=width)
 
 
-def _column(name: str, heading: str, values: Sequence[Any]) -> _Column:
+def _column(heading: str, values: Sequence[Any]) -> _Column:
     cells = [heading, *map(format_cell, values)]
     numeric = all(isinstance(value, int | float | None) for value in values)
     empty = all(value is None for value in values)
     same = len(values) > 1 and all(cell == cells[1] for cell in cells[2:])
     # A long cell makes its own line longer, not those of all rows.
     width = max(min(_width(cell), _PADDED) for cell in cells)
-    return _Column(name, cells, numeric, 2 if empty else int(same), max(width, _width(heading)))
+    return _Column(heading, cells, numeric, 2 if empty else int(same), max(width, _width(heading)))
 
 
 def _fitted(table: list[_Column], width: int) -> tuple[list[_Column], list[str]]:
