@@ -59,7 +59,9 @@ def test_runs_answer_benchmarks(runs, benchmarks, tmp_path):
     done = vtc("eval", *runs, *given(benchmarks), "-o", predictions, "--scores", scores)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
-    said = "4 of 28 answers are missing and scored wrong; the first is tiny-reasoning, item 6: image"
+    said = (
+        "4 of 28 answers are missing and scored wrong; the first is tiny-reasoning, item 6: image"
+    )
     assert said in done.stderr
     rows = read_rows(predictions, specs.PREDICTIONS)
     assert len(rows.rows) == 2 * 2 * 7

@@ -48,7 +48,9 @@ def test_every_command_explains_itself(command):
 
 
 def test_commands_stand_in_the_order_of_the_data():
-    flow = "lab check-data encode catalog compressors estimate train-projector finetune import export "
+    flow = (
+        "lab check-data encode catalog compressors estimate train-projector finetune import export "
+    )
     flow += "benchmarks eval ask score show fit plot profile recommend"
     names = [command.name for command in COMMANDS]
     assert names == [name for name in flow.split() if name in names]
