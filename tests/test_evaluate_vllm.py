@@ -18,10 +18,16 @@ from transformers import LlavaForConditionalGeneration, Qwen2Config, Qwen2ForCau
 from vtc.errors import InputError, VtcError
 from vtc.evaluate.item import Item
 from vtc.evaluate.prompts import tokenise
-from vtc.evaluate.vllm.check import Vllm, check_age, check_wishes, find_vllm, refuse_four_bits
-from vtc.evaluate.vllm.folder import write_folder
-from vtc.evaluate.vllm.process import Process
-from vtc.evaluate.vllm.prompts import chunks, collapsed, expanded
+from vtc.evaluate.vllm_engine.check import (
+    Vllm,
+    check_age,
+    check_wishes,
+    find_vllm,
+    refuse_four_bits,
+)
+from vtc.evaluate.vllm_engine.folder import write_folder
+from vtc.evaluate.vllm_engine.process import Process
+from vtc.evaluate.vllm_engine.prompts import chunks, collapsed, expanded
 from vtc.model.assemble import Assembled, assemble
 from vtc.model.prompts import Asked, compressed
 from vtc.model.run import Run, save_run

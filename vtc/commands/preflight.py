@@ -107,7 +107,7 @@ def check_engine(engine: str, python: str | None, answer_by: str, four_bit: bool
 
     Raises InputError for a wish that it cannot meet, and where it is not installed.
     """
-    from vtc.evaluate.vllm.check import check_wishes, find_vllm
+    from vtc.evaluate.vllm_engine.check import check_wishes, find_vllm
 
     if engine == "vtc":
         if python is not None:

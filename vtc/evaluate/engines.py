@@ -7,7 +7,7 @@ from typing import Protocol
 
 from vtc.evaluate.answered import Answer
 from vtc.evaluate.answering import Question, answer
-from vtc.evaluate.vllm.check import Vllm
+from vtc.evaluate.vllm_engine.check import Vllm
 from vtc.model.run import Run
 
 
@@ -44,7 +44,7 @@ def engine_of(run: Run, vllm: Vllm | None, batch_size: int, longest: int) -> Ite
     if vllm is None:
         yield OwnEngine(run, batch_size)
         return
-    from vtc.evaluate.vllm.engine import answering_by_vllm
+    from vtc.evaluate.vllm_engine.engine import answering_by_vllm
 
     with answering_by_vllm(vllm, run, longest, batch_size) as engine:
         yield engine

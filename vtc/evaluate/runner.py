@@ -22,7 +22,7 @@ from vtc.evaluate.exam import Exam
 from vtc.evaluate.prediction_row import facts_of, prediction_row
 from vtc.evaluate.prompts import Prompt, tokenise
 from vtc.evaluate.vision import Look, Sight, sight_of
-from vtc.evaluate.vllm.check import Vllm, refuse_four_bits
+from vtc.evaluate.vllm_engine.check import Vllm, refuse_four_bits
 from vtc.model.asking import serve_at
 from vtc.model.manifest import MANIFEST, run_folder
 from vtc.model.run import Run, check_speaks, load_run, read_manifest

@@ -10,17 +10,17 @@ def uneven(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     counts: dict[str, Counter[int]] = {}
     example: dict[tuple[str, int], str] = {}
     for row in rows:
-        benchmark, n_items = row.get("benchmark"), row.get("n_items")
+        benchmark, found = row.get("benchmark"), str(row.get("n_items"))
         # Bare tables of points may have anything there.
-        if benchmark and str(n_items).isdigit():
-            name, n_items = str(benchmark), int(n_items)
+        if benchmark and found.isdigit():
+            name, n_items = str(benchmark), int(found)
             counts.setdefault(name, Counter())[n_items] += 1
             example.setdefault((name, n_items), str(row.get("run_id", "a run")))
-    for name, found in counts.items():
-        if len(found) < 2:
+    for name, sizes in counts.items():
+        if len(sizes) < 2:
             continue
-        few = min(found)
+        few = min(sizes)
         yield (
-            f"{name}: run {example[name, few]} has {few} items, others up to {max(found)}; scores "
+            f"{name}: run {example[name, few]} has {few} items, others up to {max(sizes)}; scores "
             "over different items are not to be compared"
         )

@@ -89,7 +89,8 @@ def _at_ratio(log_n: np.ndarray, log_v: np.ndarray, errors: np.ndarray, value: f
 
 def _at_d(log_n: np.ndarray, log_v: np.ndarray, errors: np.ndarray, value: float) -> _Fit:
     fit = fit_many(log_n, log_v, errors[None] - value, d_max=0.0)
-    return (*(float(column[0]) for column in fit[:3]), value, float(fit.sse[0]))
+    first, alpha, beta = (float(column[0]) for column in fit[:3])
+    return first, alpha, beta, value, float(fit.sse[0])
 
 
 _CURVES = {"alpha": _at_alpha, "beta": _at_beta, "ratio": _at_ratio, "d": _at_d}
@@ -101,13 +102,15 @@ def _scan(
     """The best law on a line of exponents (alpha, beta)(t), t up to 12 / unit: a grid, refined."""
     reach = np.concatenate([-RADII[::-1], [0.0], RADII]) / unit
     t = np.unique(np.interp(np.linspace(0, len(reach) - 1, _CELLS), range(len(reach)), reach))
-    for _ in range(_REFINEMENTS):
-        found = _project(log_n, log_v, errors, *line(t))
+    found, at = _project(log_n, log_v, errors, *line(t)), 0
+    for again in range(_REFINEMENTS):
+        if again:
+            low, high = t[max(at - 1, 0)], t[min(at + 1, len(t) - 1)]
+            t = np.linspace(low, high, _CELLS)
+            found = _project(log_n, log_v, errors, *line(t))
         at = int(np.argmin(found[-1]))
-        low, high = t[max(at - 1, 0)], t[min(at + 1, len(t) - 1)]
-        answer = tuple(float(column[at]) for column in found)
-        t = np.linspace(low, high, _CELLS)
-    return answer
+    first, alpha, beta, d, sse = (float(column[at]) for column in found)
+    return first, alpha, beta, d, sse
 
 
 def _project(

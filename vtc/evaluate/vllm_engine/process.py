@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from vtc.errors import InputError, VtcError
-from vtc.evaluate.vllm import worker
-from vtc.evaluate.vllm.check import Vllm
+from vtc.evaluate.vllm_engine import worker
+from vtc.evaluate.vllm_engine.check import Vllm
 
 _PATIENCE = 20
 """Seconds that a process has to end by itself."""

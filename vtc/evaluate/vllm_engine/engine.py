@@ -14,10 +14,10 @@ from torch import Tensor
 from vtc.errors import InputError
 from vtc.evaluate.answered import Answer
 from vtc.evaluate.answering import GENERATION, Question, as_asked
-from vtc.evaluate.vllm.check import Vllm
-from vtc.evaluate.vllm.folder import write_folder
-from vtc.evaluate.vllm.process import Process
-from vtc.evaluate.vllm.prompts import chunks, collapsed
+from vtc.evaluate.vllm_engine.check import Vllm
+from vtc.evaluate.vllm_engine.folder import write_folder
+from vtc.evaluate.vllm_engine.process import Process
+from vtc.evaluate.vllm_engine.prompts import chunks, collapsed
 from vtc.model.generation import end_tokens
 from vtc.model.prompts import compressed
 from vtc.model.run import Run
