@@ -64,7 +64,7 @@ def test_conversion_keeps_all_rows(log, tmp_path):
 
 def test_columns_are_described_and_the_footer_shown(log):
     described = vtc(log, "--describe").stdout
-    assert "mean loss a supervised token since the last row" in described
+    assert "mean loss since the last row: nats a supervised token" in described
     assert "nats" in described
     found = json.loads(vtc(log, "--footer").stdout)
     assert (found["table"], found["seed"], found["settings"]) == ("train_log", 7, {"lr": 1e-3})

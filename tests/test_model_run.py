@@ -260,7 +260,7 @@ def test_unfinished_and_damaged_runs_are_named(built: Assembled, tmp_path: Path)
         ("gone", "qwen", "neither a model folder"),
         ("encoder", "gone", "neither a model folder"),
         ("qwen", "qwen", "no vision encoder"),
-        ("encoder", "encoder", "no causal language model"),
+        ("encoder", "encoder", "is a vision encoder .* no LLM"),
     ],
 )
 def test_unfit_backbones_are_named(
