@@ -33,9 +33,8 @@ def describe(rows: Sequence[dict[str, Any]]) -> list[str]:
         zip(first["at_n_params"], first["at_visual_tokens"], strict=True)
     ):
         found = [row["at_error"][index] for row in rows]
-        lines.append(
-            f"  Error at N = {n / BILLION:.3g}B, V = {v:g}: {min(found):.3f} to {max(found):.3f}."
-        )
+        ends = f"{_share(min(found))} to {_share(max(found))}"
+        lines.append(f"  Error at N = {n / BILLION:.3g}B, V = {v:g}: {ends}.")
     return lines
 
 
@@ -49,3 +48,8 @@ _SENTENCES = {
     "best_v_at_end": "the best V is the fewest or the most measured.",
     "extrapolates": "the best N lies outside the sizes measured.",
 }
+
+
+def _share(error: float) -> str:
+    """An error as a person reads it: far from its data a form may predict what no error can be."""
+    return f"{error:.3f}" if error < 10 else f"{error:.3g}"

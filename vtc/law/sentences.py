@@ -22,7 +22,9 @@ def describe(row: Mapping[str, Any], n_dropped: int = 0) -> list[str]:
 def _law(row: Mapping[str, Any]) -> str:
     size = "" if row["alpha"] is None else f" N^-{row['alpha']:.4f}"
     sizes = f"{row['n_sizes']} LLM size{'s' * (row['n_sizes'] != 1)}"
-    formula = f"{row['k']:.4f}{size} V^-{row['beta']:.4f} + {row['d']:.4f}"
+    # Laws of hopeless data may have a k of hundreds of digits.
+    k = f"{row['k']:.4f}" if row["k"] < 1e4 else f"{row['k']:.4g}"
+    formula = f"{k}{size} V^-{row['beta']:.4f} + {row['d']:.4f}"
     if "exponents_not_identified" in row["flags"]:
         formula = f"k N^-alpha V^-beta + {row['d']:.4f}, k, alpha and beta not identified"
     return (
