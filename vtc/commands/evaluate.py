@@ -214,10 +214,12 @@ def _scores_of(predictions: Path, scores: str | None, scoring: Scoring) -> str:
     """Make the scores that a stop left out of finished predictions; what to say of it."""
     if scores is None or Path(scores).exists():
         return ""
+    from vtc.evaluate.predictions import Source
     from vtc.tables.provenance import footer
 
     about = footer(settings={"compat": scoring.compat}, inputs=[predictions])
-    options.emit(scoring.of_file(predictions), scoring.table, scores, None, False, footer=about)
+    rows = scoring.of_files([predictions], Source({}))
+    options.emit(rows, scoring.table, scores, None, False, footer=about)
     return f"; {scores} is made from it" if scores != "-" else ""
 
 

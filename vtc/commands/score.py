@@ -54,8 +54,7 @@ def score(
     """
     from vtc import console
     from vtc.commands.scores import Scoring
-    from vtc.evaluate.aggregate import score_item
-    from vtc.evaluate.predictions import Source, read_predictions
+    from vtc.evaluate.predictions import Source
     from vtc.tables.provenance import footer
     from vtc.tables.write import check_output
 
@@ -67,8 +66,7 @@ def score(
     settings |= {"by": by} if by else {}
     settings |= {"data_dir": data_dir} if data_dir else {}
     source = Source(given, data_dir, incomplete, console.say)
-    items = (item for path in predictions for item in read_predictions(path, source))
-    rows = scoring.rows(score_item(item, scoring.compat) for item in items)
+    rows = scoring.of_files(predictions, source)
     about = footer(settings=settings, inputs=predictions, seed=given["seed"])
     columns = scoring.columns(rows, "backbone")
     options.emit(rows, scoring.table, out, fmt, force, footer=about, columns=columns)

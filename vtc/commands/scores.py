@@ -51,13 +51,13 @@ class Scoring(NamedTuple):
             console.say(sentence)
         return averaged(found, self.average, self.sets, self.incomplete)
 
-    def of_file(self, predictions: str | Path) -> list[dict[str, Any]]:
-        """Rows of `table` from a finished table of predictions."""
+    def of_files(self, files: Iterable[str | Path], source: Any) -> list[dict[str, Any]]:
+        """Rows of `table` from files of predictions; `source` as `read_predictions` takes it."""
         from vtc.evaluate.aggregate import score_item
-        from vtc.evaluate.predictions import Source, read_predictions
+        from vtc.evaluate.predictions import read_predictions
 
-        found = read_predictions(predictions, Source({}))
-        return self.rows(score_item(row, self.compat) for row in found)
+        items = (item for file in files for item in read_predictions(file, source))
+        return self.rows(score_item(item, self.compat) for item in items)
 
     def columns(self, rows: Sequence[Mapping[str, Any]], *more: str) -> list[str]:
         """The columns that a person sees of rows; `more` stand behind the run's name."""
