@@ -1,8 +1,6 @@
 """Laws of groups: apart, sharing exponents, drawn to their mean; benchmarks left out; hold-outs."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -10,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from law_design import LOG_N, LOG_V, law
 from scipy import stats
+from shell import vtc
 
 from vtc.errors import InputError, NoAnswerError
 from vtc.law import shrinkage
-from vtc.law.run import Material, Request, fit_table
+from vtc.law.run import Material, Request, compare_table, fit_laws, fit_table
 from vtc.law.sentences import describe
 from vtc.law.shared import Data, fit_shared, refit_shared
 from vtc.law.varpro import fit_many
@@ -234,10 +233,83 @@ def test_groups_that_cannot_be_fitted_are_named(change, options, error, message)
         fit(rows, **options)
 
 
-def test_a_group_too_small_is_named():
+def told(rows, **options):
+    """The groups that have a law, and what is said of those that have none."""
+    said = []
+    found = fit_laws(Request("t", n_draws=0, **options), Material(rows), said.append)
+    return [law.row["group"] for law in found], said
+
+
+@pytest.mark.parametrize(
+    ("change", "share", "reason"),
+    [
+        ({"visual_tokens": 4}, None, "every point has 4 visual tokens"),
+        ({"visual_tokens": 4}, "alpha", "which does not tell its own beta"),
+        ({"error": 0.5}, None, "every point has the same error 0.5"),
+        ({"error": 0.5}, "exponents", "every point has the same error 0.5"),
+    ],
+)
+def test_the_others_are_fitted_where_a_group_has_no_law(change, share, reason):
     rows = table(THREE)
-    with pytest.raises(InputError, match="compressor 'c' has 3 points"):
-        fit(rows[:59], by="compressor")
+    rows[28:56] = [{**row, **change} for row in rows[28:56]]
+    groups, said = told(rows, by="compressor", share=share)
+    assert groups == ["a", "c"]
+    assert len(said) == 1
+    assert said[0].startswith("No law for task 'reasoning', compressor 'b': ")
+    assert reason in said[0]
+    # What is left is what it would be alone.
+    alone = fit(rows[:28] + rows[56:], by="compressor", share=share)
+    assert fit(rows, by="compressor", share=share) == alone
+
+
+def test_a_group_of_one_v_may_share_exponents():
+    rows = [r for r in table(THREE) if r["compressor"] != "b" or r["visual_tokens"] == 4]
+    groups, said = told(rows, by="compressor", share="exponents")
+    assert (groups, said) == (["a", "b", "c"], [])
+
+
+def test_a_group_too_small_is_named_and_the_others_fitted():
+    groups, said = told(table(THREE)[:59], by="compressor")
+    assert groups == ["a", "b"]
+    assert "compressor 'c': it has 3 points" in said[0]
+    _, said = told(table(THREE)[:59], by="compressor", share="alpha")
+    assert len(said) == 1
+
+
+def test_sharing_takes_two_groups_that_have_a_law():
+    rows = table({name: THREE[name] for name in "ab"})
+    rows[28:] = [{**row, "error": 0.5} for row in rows[28:]]
+    with pytest.raises(NoAnswerError, match=r"same error 0.5 \(and 1 more"):
+        fit(rows, by="compressor", share="alpha")
+
+
+def test_a_benchmark_without_a_law_still_counts_in_the_mean_and_its_jackknife():
+    truths = {f"b{i}": (0.5, 0.25 + 0.03 * i, 0.1, 0.1) for i in range(4)}
+    rows = table(truths, "benchmark")
+    rows[:28] = [{**row, "error": 0.5} for row in rows[:28]]
+    groups, said = told(rows, by="benchmark")
+    assert groups == [None, "b1", "b2", "b3"]
+    assert "benchmark 'b0': every point has the same error" in said[0]
+    whole = fit(rows, by="benchmark")[0]
+    left = [fit([r for r in rows if r["benchmark"] != b])[0]["ratio"] for b in truths]
+    spread = np.sqrt(3 / 4 * ((np.log(left) - np.mean(np.log(left))) ** 2).sum())
+    half = stats.t.ppf(0.975, 3) * spread
+    assert whole["ratio_jackknife_groups_high"] == pytest.approx(whole["ratio"] * np.exp(half))
+
+
+@pytest.mark.parametrize("form", ["power", "all"])
+def test_the_other_task_is_fitted_where_one_has_no_law(form):
+    rows = table({"a": THREE["a"]})
+    rows += [{**row, "task": "ocr", "run_id": f"o{row['run_id']}", "error": 0.5} for row in rows]
+    request = Request("t", n_draws=0, form=form)
+    if form == "power":
+        said = []
+        tasks = [law.row["task"] for law in fit_laws(request, Material(rows), said.append)]
+    else:
+        found, said = compare_table(request, Material(rows))
+        tasks = list(dict.fromkeys(row["task"] for row in found))
+    assert tasks == ["reasoning"]
+    assert any(line.startswith("No law for task 'ocr': every point") for line in said)
 
 
 def test_held_out_sizes_are_predicted_with_intervals():
@@ -268,8 +340,7 @@ def test_the_command_writes_groups_and_their_column(tmp_path):
     path = tmp_path / "scores.json"
     path.write_text("\n".join(map(json.dumps, table(THREE))))
     out = tmp_path / "laws.parquet"
-    command = [sys.executable, "-m", "vtc", "fit", str(path), "--by", "compressor", "-o", str(out)]
-    done = subprocess.run([*command, "--share", "alpha"], capture_output=True, text=True)
+    done = vtc("fit", path, "--by", "compressor", "-o", out, "--share", "alpha")
     assert done.returncode == 0, done.stderr
     from vtc.tables import specs
     from vtc.tables.read import read_rows

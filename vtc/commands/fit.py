@@ -122,7 +122,7 @@ def fit(out, fmt, force, profile, report, **settings) -> None:
     extras.check(request, out)
     material = _material(request.table)
     if request.form == "power":
-        fitted = fit_laws(request, material)
+        fitted = fit_laws(request, material, console.say)
         rows = [law.row for law in fitted]
         lines = [line for law in fitted for line in describe(law.row, law.n_dropped)]
         extras.write(request, material, fitted)

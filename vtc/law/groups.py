@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from vtc.errors import InputError
+from vtc.errors import InputError, NoAnswerError
 from vtc.law import shrinkage
 from vtc.law.estimate import estimate
 from vtc.law.items import Images
-from vtc.law.points import Points
+from vtc.law.points import MIN_POINTS, Points
 from vtc.law.rows import Settings, arrays
-from vtc.law.shared_rows import shared_rows
+from vtc.law.shared_rows import refuse_lone, shared_rows
 from vtc.law.studentt import t_quantile
 from vtc.law.varpro import fit_many
 
@@ -20,11 +20,16 @@ Row = dict[str, Any]
 
 
 def group_rows(
-    groups: Sequence[Points], settings: Settings, share: str | None, images: Images | None
-) -> list[Row]:
+    groups: Sequence[Points],
+    settings: Settings,
+    share: str | None,
+    images: Images | None,
+    tell: Callable[[str], None],
+) -> list[Row | None]:
     """A row of the law table for each group of one task, in their order.
 
-    Raises InputError if there is but one group, NoAnswerError if a group's points tell no law.
+    None for a group whose points tell no law; `tell` hears why, and the others are fitted without
+    it. Raises InputError if there is but one group.
     """
     first = groups[0]
     if len(groups) < 2:
@@ -32,11 +37,39 @@ def group_rows(
             f"task '{first.task}' has one {first.by}, '{first.group}'; --by {first.by} needs two "
             "or more"
         )
-    if share is not None:
-        return shared_rows(groups, settings, share)
-    rows = [estimate(points, settings, images) for points in groups]
-    _add_shrunk(rows, groups)
+    rows: list[Row | None] = [None] * len(groups)
+    usable = []
+    for index, points in enumerate(groups):
+        try:
+            refuse_few(points)
+            if share is None:
+                rows[index] = estimate(points, settings, images)
+            else:
+                refuse_lone(points, share)
+            usable.append(index)
+        except NoAnswerError as error:
+            tell(str(error))
+    if share is None:
+        _add_shrunk([row for row in rows if row is not None], [groups[at] for at in usable])
+        return rows
+    try:
+        for index, row in zip(
+            usable, shared_rows([groups[at] for at in usable], settings, share), strict=True
+        ):
+            rows[index] = row
+    except NoAnswerError as error:
+        tell(str(error))
     return rows
+
+
+def refuse_few(points: Points) -> None:
+    """Raise NoAnswerError for a group of fewer points than a law needs."""
+    count = len(points.points)
+    if count < MIN_POINTS:
+        raise NoAnswerError(
+            f"no law for {points.title}: it has {count} point{'s' * (count != 1)} (runs); a law "
+            f"needs at least {MIN_POINTS}"
+        )
 
 
 def _add_shrunk(rows: list[Row], groups: Sequence[Points]) -> None:
@@ -60,28 +93,30 @@ def _add_shrunk(rows: list[Row], groups: Sequence[Points]) -> None:
 
 def add_jackknife(
     whole: Row,
-    rows: Sequence[Row],
+    rows: Mapping[str, Row | None],
     table: Sequence[Mapping[str, Any]],
     read: Callable[[Sequence[Mapping[str, Any]]], Points],
     level: float,
 ) -> None:
     """The ratio of the task's mean without each benchmark, and the jackknife interval over them.
 
-    `read` makes points of the rows that are left of the `table`, which holds this task alone. On
+    `rows` are those of the benchmarks by name, None of one without a law of its own. `read` makes
+    points of the rows that are left of the `table`, which holds this task alone. On
     ln(alpha / beta), t with (benchmarks - 1) degrees of freedom. Nothing if a ratio is missing, or
     below three benchmarks.
     """
     if whole["ratio"] is None or len(rows) < 3:
         return
     ratios = []
-    for row in rows:
-        points = read([one for one in table if str(one.get("benchmark")) != row["group"]])
+    for name in rows:
+        points = read([one for one in table if str(one.get("benchmark")) != name])
         fit = fit_many(*arrays(points)[:2], arrays(points)[2][None])
         if not (fit.alpha[0] > 0 and fit.beta[0] > 0 and np.isfinite(fit.sse[0])):
             return
         ratios.append(float(fit.alpha[0] / fit.beta[0]))
-    for row, ratio in zip(rows, ratios, strict=True):
-        row["ratio_without_group"] = ratio
+    for row, ratio in zip(rows.values(), ratios, strict=True):
+        if row is not None:
+            row["ratio_without_group"] = ratio
     logs, n = np.log(ratios), len(ratios)
     spread = math.sqrt((n - 1) / n * float(((logs - logs.mean()) ** 2).sum()))
     half = t_quantile((1 + level) / 2, n - 1) * spread

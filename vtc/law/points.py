@@ -85,7 +85,7 @@ def read_points(
 ) -> list[Points]:
     """The points of each task of a table, tasks in their order of appearance.
 
-    With `by`, a column of GROUPINGS, the points of each group of each task.
+    With `by`, a column of GROUPINGS, the points of each group of each task, which may be few.
 
     A table needs visual_tokens; n_params (a count) or n_params_b (billions); error or score. A
     scores table with several benchmarks a task gives one point a run: the mean over its benchmarks.
@@ -181,7 +181,7 @@ def _task_points(
             raise InputError(f"{source}, row {index}: run {key[0]} has {benchmark} twice")
         runs[key][benchmark] = found
     points = _mean_over_benchmarks(runs, source)
-    if len(points) < MIN_POINTS:
+    if len(points) < MIN_POINTS and empty.by is None:
         raise InputError(
             f"{source}: {empty.title} has {len(points)} point{'s' * (len(points) != 1)} (runs); "
             f"a law needs at least {MIN_POINTS}"

@@ -1,12 +1,12 @@
 """A whole fit: a table in, rows of the law table out."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from vtc.errors import InputError
+from vtc.errors import InputError, NoAnswerError
 from vtc.law import foretell, holdout
 from vtc.law.estimate import estimate
 from vtc.law.groups import add_jackknife, group_rows, of_task
@@ -58,6 +58,10 @@ class Fitted(NamedTuple):
     n_dropped: int
 
 
+Tell = Callable[[str], None]
+"""Hears why a task or group has no law."""
+
+
 def fit_table(
     request: Request, material: Material | None = None
 ) -> list[tuple[dict[str, Any], int]]:
@@ -68,22 +72,40 @@ def fit_table(
     return [(law.row, law.n_dropped) for law in fit_laws(request, material)]
 
 
-def fit_laws(request: Request, material: Material | None = None) -> list[Fitted]:
-    """The law of each task and group.
+def fit_laws(
+    request: Request, material: Material | None = None, tell: Tell | None = None
+) -> list[Fitted]:
+    """The law of each task and group; `tell` hears of those whose points tell none.
 
     `material` is what stands in the request's table, where it is read already.
     Raises InputError for a table that cannot be used, NoAnswerError if no law can be fitted.
     """
     _refuse_contradictions(request)
     material = material or Material(read_table(request.table))
-    settings = _settings(request)
+    settings, lacking = _settings(request), []
+    found: list[Fitted] = []
     if request.by is None:
-        return [
-            _fit_one(points, request, settings, material) for points in _read(request, material)
-        ]
-    found = []
-    for task, own in groupby(_read(request, material, request.by), lambda points: points.task):
-        found += _fit_groups(task, list(own), request, settings, material)
+        for points in _read(request, material):
+            try:
+                found.append(_fit_one(points, request, settings, material))
+            except NoAnswerError as error:
+                lacking.append(str(error))
+    else:
+        every = _read(request, material, request.by)
+        for task, own in groupby(every, lambda points: points.task):
+            found += _fit_groups(task, list(own), request, settings, material, lacking.append)
+    return _told(found, lacking, tell)
+
+
+def _told(found: list[Any], lacking: list[str], tell: Tell | None) -> list[Any]:
+    """What was found, the reasons for what was not told; raises them if nothing was found."""
+    reasons = list(dict.fromkeys(lacking))
+    if not found and reasons:
+        more = len(reasons) - 1
+        raise NoAnswerError(reasons[0] + f" (and {more} more without a law)" * bool(more))
+    if tell is not None:
+        for reason in reasons:
+            tell(reason[0].upper() + reason[1:])
     return found
 
 
@@ -135,14 +157,21 @@ def _assessed(
 
 
 def _fit_groups(
-    task: str, groups: list[Points], request: Request, settings: Settings, material: Material
+    task: str,
+    groups: list[Points],
+    request: Request,
+    settings: Settings,
+    material: Material,
+    tell: Tell,
 ) -> list[Fitted]:
     """The rows of a task's groups; of benchmarks, that of the task itself before them."""
     parts = [_split(points, request) for points in groups]
-    rows = group_rows([kept for kept, _ in parts], settings, request.share, material.images)
+    kept = [points for points, _ in parts]
+    rows = group_rows(kept, settings, request.share, material.images, tell)
     found = [
         Fitted(_assessed(row, kept, out, request, settings), kept, points.n_dropped)
         for row, points, (kept, out) in zip(rows, groups, parts, strict=True)
+        if row is not None
     ]
     if request.by != "benchmark":
         return found
@@ -160,11 +189,17 @@ def _fit_groups(
         return _split(points, request)[0]
 
     [points] = _read(request, Material(table), tasks=(task,))
-    whole = _fit_one(points, request, settings, material)
-    add_jackknife(whole.row, rows, table, read, request.level)
+    try:
+        whole = _fit_one(points, request, settings, material)
+    except NoAnswerError as error:
+        tell(str(error))
+        return found
+    by_name = {str(points.group): row for points, row in zip(groups, rows, strict=True)}
+    add_jackknife(whole.row, by_name, table, read, request.level)
     if request.share is None:
+        own = [law.row for law in found]
         for name in ("alpha_between", "beta_between"):
-            whole.row[name] = next((row[name] for row in rows if row[name] is not None), None)
+            whole.row[name] = next((row[name] for row in own if row[name] is not None), None)
     return [whole, *found]
 
 
@@ -191,16 +226,20 @@ def compare_table(
     names = tuple(FORMS) if request.form == "all" else (request.form,)
     at = compare.parse_at(request.at)
     interest = compare.Interest(at, request.flops, request.text_tokens)
-    rows, lines = [], []
+    rows, lines, lacking = [], [], []
     for points in _read(request, material or Material(read_table(request.table))):
-        found = compare.compare(points, names, interest)
+        try:
+            found = compare.compare(points, names, interest)
+        except NoAnswerError as error:
+            lacking.append(str(error))
+            continue
         rows += found
         lines += compare.describe(found)
         if "power" in names:
             lines.append(compare.certificate(points))
         if points.n_dropped:
             lines.append(f"  {points.n_dropped} suspect rows were left out.")
-    return rows, lines
+    return _told(rows, lacking, lines.append), lines
 
 
 def _read(

@@ -38,6 +38,8 @@ class _Linear(NamedTuple):
 
 def shared_rows(groups: Sequence[Points], settings: Settings, share: str) -> list[dict[str, Any]]:
     """A row a group. Raises NoAnswerError if the groups together cannot tell the exponents."""
+    if len(groups) < 2:
+        raise NoAnswerError(f"--share {share}: fewer than two groups are left to share it")
     data = _data(groups)
     where = f"no law for task '{groups[0].task}' with {METHOD[share]}"
     if np.ptp(data.log_n) == 0 or np.ptp(data.log_v) == 0:
@@ -79,6 +81,20 @@ def shared_rows(groups: Sequence[Points], settings: Settings, share: str) -> lis
         add_optimum(row, settings.text_tokens)
         rows.append(LAW.complete(row))
     return rows
+
+
+def refuse_lone(points: Points, share: str) -> None:
+    """Raise NoAnswerError for a group that tells nothing of its own, whatever the others tell."""
+    log_n, log_v, errors = arrays(points)
+    head = f"no law for {points.title}"
+    if np.ptp(errors) == 0:
+        raise NoAnswerError(f"{head}: every point has the same error {errors[0]:g}")
+    if np.ptp(log_v) == 0 and (share == "alpha" or np.ptp(log_n) == 0):
+        tells = "its own beta" if share == "alpha" else "k and D"
+        raise NoAnswerError(
+            f"{head}: every point has {points.points[0].visual_tokens} visual tokens, which does "
+            f"not tell {tells}; measure at two or more token counts"
+        )
 
 
 def _data(groups: Sequence[Points]) -> Data:
