@@ -6,6 +6,7 @@ import statistics
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from shell import vtc
 
 from vtc.errors import InputError
 from vtc.evaluate import metrics
@@ -443,8 +444,6 @@ def test_absurd_predictions_take_no_absurd_time(name, text):
 
 
 def test_a_table_of_predictions_is_scored_by_either_rule(tmp_path):
-    import subprocess
-    import sys
 
     from vtc.tables import specs
     from vtc.tables.read import read_rows
@@ -459,8 +458,7 @@ def test_a_table_of_predictions_is_scored_by_either_rule(tmp_path):
         (["--compat", "lmms-eval"], 0, "pope/1 (lmms-eval 0.7)"),
     ):
         out = tmp_path / f"{len(flags)}.parquet"
-        command = [sys.executable, "-m", "vtc", "score", tmp_path / "p.parquet", "-o", out, *flags]
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+        done = vtc("score", tmp_path / "p.parquet", "-o", out, *flags)
         assert done.returncode == 0, done.stderr
         [found] = read_rows(out, specs.SCORES).rows
         assert (found["score"], found["parser"]) == (pytest.approx(score), parser)

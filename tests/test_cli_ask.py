@@ -1,12 +1,11 @@
 """`vtc ask`: one question, its answer as it comes, and what it refuses before it loads a model."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from conftest import TinyWorld
 from PIL import Image
+from shell import vtc
 
 from vtc.cli import main
 from vtc.data.templates import ConversationTemplate
@@ -17,11 +16,6 @@ from vtc.model.generation import generate_answers
 from vtc.model.run import Run, load_run, save_run
 
 QUESTION = "What colour is the square on the left ?"
-
-
-def vtc(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "vtc", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")

@@ -1,22 +1,16 @@
 """`vtc eval` from the shell: predictions and scores on disk, and faults before any model loads."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from conftest import TinyWorld
+from shell import vtc
 
 from vtc.model.assemble import assemble
 from vtc.model.run import save_run
 from vtc.tables import specs
 from vtc.tables.read import read_rows
-
-
-def vtc(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "vtc", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,13 @@
 """`vtc import` and `vtc export` from the shell, and what eval and show say of the results."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner
 from conftest import TinyWorld
+from shell import vtc
 
 from vtc.commands.export import export
 from vtc.commands.import_model import import_model
@@ -19,11 +18,6 @@ from vtc.model.export import to_hf_llava
 from vtc.model.run import load_run, read_manifest, save_run
 from vtc.tables.inspect import open_folder
 from vtc.tables.read import read_rows
-
-
-def vtc(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "vtc", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,9 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import pytest
+from shell import vtc
 
 from vtc.errors import InputError
 from vtc.evaluate.predictions import Source, read_predictions
@@ -15,11 +14,6 @@ from vtc.tables.write import write_rows
 
 ABOUT = {"metric": "exact_match", "benchmark": "b", "task": "ocr"}
 ABOUT |= {"n_params": 7e9, "visual_tokens": 4}
-
-
-def vtc(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "vtc", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
 
 
 def flags(**given: object) -> list[str]:

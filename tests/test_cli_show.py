@@ -1,10 +1,10 @@
 """`vtc show`: any table, run, feature folder or world; and conversion between formats."""
 
 import json
-import subprocess
-import sys
+from subprocess import CompletedProcess
 
 import pytest
+import shell
 
 from vtc.tables import specs
 from vtc.tables.provenance import footer
@@ -24,9 +24,8 @@ LOG = [
 ]
 
 
-def vtc(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "vtc", "show", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
+def vtc(*arguments: object) -> CompletedProcess[str]:
+    return shell.vtc("show", *arguments)
 
 
 @pytest.fixture

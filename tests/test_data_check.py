@@ -1,23 +1,16 @@
 """check-data: every image opened, every broken row set aside with its reason."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 from PIL import Image
+from shell import vtc
 
 from vtc.data.checks import Check
 from vtc.data.images import ImageFault, check_image, open_image
 from vtc.data.sources import open_source
 from vtc.tables import specs
 from vtc.tables.read import read_rows
-
-
-def run(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "vtc", *map(str, arguments)], cwd=cwd, capture_output=True, text=True
-    )
 
 
 def check(files, root, **more):
@@ -202,7 +195,7 @@ def test_a_tokenizer_judges_rows(photos, tmp_path):
 def test_command_writes_samples_and_rejects(photos, tmp_path):
     rows = [ask(f"{n % 4}.png", name=str(n)) for n in range(199)] + [ask("absent.png")]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    done = run(
+    done = vtc(
         *("check-data", "rows.jsonl", "--images", "photos", "-o", "samples.parquet"),
         *("--rejects", "rejects.csv"),
         cwd=tmp_path,
@@ -214,14 +207,14 @@ def test_command_writes_samples_and_rejects(photos, tmp_path):
     assert read.footer["settings"]["image_root"] == str(photos)
     found = read_rows(tmp_path / "rejects.csv", specs.REJECTS).rows
     assert [row["image"] for row in found if not row["kept"]] == ["absent.png"]
-    again = run("check-data", "rows.jsonl", "-o", "samples.parquet", cwd=tmp_path)
+    again = vtc("check-data", "rows.jsonl", "-o", "samples.parquet", cwd=tmp_path)
     assert again.returncode == 2
     assert "samples.parquet exists" in again.stderr
 
 
 def test_too_many_bad_rows_stop_the_command(photos, tmp_path):
     (tmp_path / "rows.json").write_text(json.dumps([ask("0.png"), ask("cut.png")]))
-    done = run(
+    done = vtc(
         *("check-data", "rows.json", "--images", "photos", "-o", "samples.parquet"),
         *("--rejects", "rejects.parquet", "--max-bad", "10%"),
         cwd=tmp_path,
@@ -254,20 +247,20 @@ def test_json_that_is_no_object_is_set_aside(photos, tmp_path, at, odd):
 def test_a_samples_table_names_its_image_root(photos, tmp_path):
     (tmp_path / "rows.json").write_text(json.dumps([ask("0.png")]))
     command = ("check-data", "rows.json", "--images", "photos", "-o", "samples.parquet")
-    assert run(*command, cwd=tmp_path).returncode == 0
-    again = run("check-data", "samples.parquet", "--format", "csv", cwd=tmp_path)
+    assert vtc(*command, cwd=tmp_path).returncode == 0
+    again = vtc("check-data", "samples.parquet", "--format", "csv", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    away = run("check-data", "samples.parquet", "--images", ".", cwd=tmp_path)
+    away = vtc("check-data", "samples.parquet", "--images", ".", cwd=tmp_path)
     assert away.returncode == 2
     assert "images were sought in . (--images), but stand in photos" in away.stderr
 
 
 def test_no_rows_and_one_name_for_two_outputs(photos, tmp_path):
     (tmp_path / "rows.json").write_text("[]")
-    done = run("check-data", "rows.json", "-o", "s.csv", cwd=tmp_path)
+    done = vtc("check-data", "rows.json", "-o", "s.csv", cwd=tmp_path)
     assert done.returncode == 2
     assert "Error: rows.json holds no rows; no samples written\n" in done.stderr
-    done = run("check-data", "rows.json", "-o", "s.csv", "--rejects", "s.csv", cwd=tmp_path)
+    done = vtc("check-data", "rows.json", "-o", "s.csv", "--rejects", "s.csv", cwd=tmp_path)
     assert "-o and --rejects are both s.csv" in done.stderr
     assert not (tmp_path / "s.csv").exists()
 
@@ -288,6 +281,6 @@ def test_no_rows_and_one_name_for_two_outputs(photos, tmp_path):
 def test_broken_files_are_named(tmp_path, text, message):
     if text is not None:
         (tmp_path / "rows.json").write_text(text)
-    done = run("check-data", "rows.json", cwd=tmp_path)
+    done = vtc("check-data", "rows.json", cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert message in done.stderr

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from conftest import GRID, TinyWorld
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from shell import vtc
 
 from vtc.commands.encode import encode
 from vtc.data.feature_cost import CacheCost
@@ -340,11 +341,6 @@ def test_pooling_is_for_compressors_that_allow_it(encoder: Encoder):
         pool_layout(layout, 9, [])
     with pytest.raises(InputError, match="windows for 1, 4, 9, 36"):
         pool_layout(layout, 16, ["avgpool"])
-
-
-def vtc(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "vtc", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture

@@ -1,11 +1,10 @@
 """Scores by category: parts of a benchmark, by its own metric, that no law takes for the whole."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from benchmark_rows import write_all
+from shell import vtc
 from test_benchmarks_data import row_of
 from test_cli_score import prediction
 
@@ -103,8 +102,8 @@ def test_from_the_shell_and_never_into_a_law(tmp_path):
     ]
     rows.append(prediction(0, "yes", benchmark="other"))
     write_rows(rows, specs.PREDICTIONS, tmp_path / "p.parquet")
-    given = [sys.executable, "-m", "vtc", "score", tmp_path / "p.parquet", "--by", "category"]
-    shown = subprocess.run(given, capture_output=True, text=True)
+    given = ("score", tmp_path / "p.parquet", "--by", "category")
+    shown = vtc(*given)
     assert shown.stdout.splitlines()[0].split() == [
         "run_id", "backbone", "n_params", "visual_tokens", "benchmark", "category", "score",
         "stderr", "n_items",
@@ -113,7 +112,7 @@ def test_from_the_shell_and_never_into_a_law(tmp_path):
         ["a", "0.6667"], ["b", "0.3333"],
     ] * 2  # fmt: skip
     assert shown.stderr == "other: 1 item has no category and is left out\n"
-    refused = subprocess.run([*given, "--average"], capture_output=True, text=True)
+    refused = vtc(*given, "--average")
     assert refused.returncode == 2
     assert "--by gives a row a category, --average a row a set" in refused.stderr
     found = by_category(score_item(row) for row in rows)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lmms_samples import PICTURES, TASKS, sample, write_log
+from shell import vtc
 
 from vtc.errors import InputError
 from vtc.evaluate import looking
@@ -27,11 +28,6 @@ from vtc.evaluate.truths import read_truths
 RUN = {"n_params": 7e9, "visual_tokens": 576}
 # The ten answers of humans are in no log.
 NOT_IN_LOGS = ("textvqa", "vizwiz", "vqav2")
-
-
-def vtc(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "vtc", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,9 @@
 """Answers for reading: which are chosen, how they are printed and drawn, and scores as figures."""
 
-import subprocess
-import sys
-
 import pytest
 from conftest import TinyWorld
 from PIL import Image
+from shell import vtc
 
 from vtc.cli import main
 from vtc.errors import InputError
@@ -13,11 +11,6 @@ from vtc.evaluate.looking import WIDTH, block, choose, filtered, is_wrong, score
 from vtc.figures import scores, sheet, style
 from vtc.tables import specs
 from vtc.tables.write import write_rows
-
-
-def vtc(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "vtc", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
 
 
 def prediction(item: int, score: float, **more) -> dict:

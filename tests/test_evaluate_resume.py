@@ -5,9 +5,6 @@ import json
 import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +13,7 @@ import torch
 from conftest import TinyWorld
 from hypothesis import given
 from hypothesis import strategies as st
+from shell import started, vtc
 
 from vtc.data.image_files import content_hash
 from vtc.errors import InputError
@@ -58,10 +56,9 @@ def study(tiny_world: TinyWorld, tmp_path_factory) -> tuple[list[Path], Path]:
     return [root / "v1", root / "v4"], root / "b.toml"
 
 
-def command(study, out: Path, *more: object) -> list[str]:
+def command(study, out: Path, *more: object) -> tuple[object, ...]:
     runs, benchmark = study
-    given = ["eval", *runs, "--benchmark", benchmark, "-o", out, "--batch-size", 1, *more]
-    return [sys.executable, "-m", "vtc", *map(str, given)]
+    return ("eval", *runs, "--benchmark", benchmark, "-o", out, "--batch-size", 1, *more)
 
 
 def kill_behind(study, out: Path, n_lines: int, *more: object) -> int:
@@ -71,11 +68,11 @@ def kill_behind(study, out: Path, n_lines: int, *more: object) -> int:
     def kept() -> int:
         return lines.read_bytes().count(b"\n") if lines.exists() else 0
 
-    process = subprocess.Popen(command(study, out, *more), stderr=subprocess.PIPE)
-    while kept() < n_lines and process.poll() is None:
+    process = started(command(study, out, *more))
+    while kept() < n_lines and process.is_alive():
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    process.join()
     return kept()
 
 
@@ -98,8 +95,7 @@ def test_killed_twice_and_resumed_it_ends_as_undisturbed(study, tmp_path):
     assert second > first
     with pytest.raises(InputError, match="of an evaluation that was stopped"):
         refuse_left(out)
-    given = command(study, out, "--resume", "--scores", scores, "--batch-size", 7)
-    done = subprocess.run(given, capture_output=True, text=True)
+    done = vtc(*command(study, out, "--resume", "--scores", scores, "--batch-size", 7))
     assert done.returncode == 0, done.stderr
     assert "going on behind" in done.stderr
     rows = read_rows(out, specs.PREDICTIONS).rows

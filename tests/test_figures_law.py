@@ -1,12 +1,11 @@
 """The law figure: what is drawn, in which formats, and how bad requests are refused."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
+from shell import vtc
 
 from vtc.catalog import laws
 from vtc.catalog.measurements import PUBLISHED
@@ -101,10 +100,7 @@ def test_a_shipped_law_is_drawn_and_no_text_asks_for_few_tokens():
 
 def test_the_command(tmp_path):
     def plot(*arguments):
-        return subprocess.run(
-            [sys.executable, "-m", "vtc", "plot", "law", *arguments],
-            capture_output=True, text=True,
-        )  # fmt: skip
+        return vtc("plot", "law", *arguments)
 
     out = tmp_path / "law.png"
     done = plot(str(PUBLISHED), "--drop-suspect", "-o", str(out))

@@ -1,8 +1,6 @@
 """The miniature world: its pages, pictures and questions, and the folder they make."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from shell import vtc
 
 from vtc.data.conversations import parse_row
 from vtc.errors import InputError
@@ -25,8 +24,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lab") / "world"
-    command = [sys.executable, "-m", "vtc", "lab", str(folder), "--preset", "tiny"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = vtc("lab", folder, "--preset", "tiny")
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -197,8 +195,7 @@ def test_an_untrained_seed_is_refused_with_the_way_out(tmp_path):
 
 def test_a_world_that_exists_is_kept(world):
     before = (world / "world.json").read_bytes()
-    command = [sys.executable, "-m", "vtc", "lab", str(world), "--preset", "tiny"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = vtc("lab", world, "--preset", "tiny")
     assert done.returncode == 2
     assert "exists" in done.stderr
     assert "Traceback" not in done.stderr

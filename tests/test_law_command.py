@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from shell import vtc
 
 from vtc.catalog.measurements import PUBLISHED
 from vtc.tables import specs
@@ -17,10 +18,7 @@ POINTS = "n_params_b,visual_tokens,error\n" + "\n".join(
 
 
 def fit(*arguments, stdin=None):
-    return subprocess.run(
-        [sys.executable, "-m", "vtc", "fit", *arguments],
-        capture_output=True, text=True, input=stdin,
-    )  # fmt: skip
+    return vtc("fit", *arguments, stdin=stdin or "")
 
 
 def test_both_published_tasks_to_parquet(tmp_path):

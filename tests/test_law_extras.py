@@ -1,12 +1,11 @@
 """What `vtc fit` writes beside laws: profile curves, and the filled checklist."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from law_design import LOG_N, LOG_V, law, published
+from shell import vtc
 
 from vtc.catalog.measurements import PUBLISHED
 from vtc.errors import InputError
@@ -121,10 +120,10 @@ def test_the_checklist_is_filled_from_the_table():
 
 
 def test_the_command_writes_both_and_overwrites_neither(tmp_path):
-    command = [sys.executable, "-m", "vtc", "fit", str(PUBLISHED), "--task", "reasoning"]
+    command = ["fit", str(PUBLISHED), "--task", "reasoning"]
     command += ["--profile", "profile.parquet", "--report", "law.md", "-o", "law.parquet"]
     command += ["--draws", "0", "--holdout", "n_params>=7b"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    done = vtc(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     names = {"law.md", "law.json", "law.parquet", "profile.parquet"}
     assert {path.name for path in tmp_path.iterdir()} == names
@@ -136,9 +135,7 @@ def test_the_command_writes_both_and_overwrites_neither(tmp_path):
     assert "## 4. Fitting" in page
     assert "largest 1.0%" in page
     assert {row["parameter"] for row in read_rows(tmp_path / "profile.parquet", specs.PROFILE).rows}
-    again = subprocess.run(
-        [*command[:-4], "-o", "other.parquet"], capture_output=True, text=True, cwd=tmp_path
-    )
+    again = vtc(*command[:-4], "-o", "other.parquet", cwd=tmp_path)
     assert again.returncode == 2
     assert "profile.parquet exists" in again.stderr
     assert len(again.stderr.strip().splitlines()) == 1

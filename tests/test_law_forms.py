@@ -2,14 +2,13 @@
 
 import json
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from law_design import LOG_N, LOG_V, law, published
+from shell import vtc
 
 from vtc.catalog.measurements import PUBLISHED
 from vtc.commands.fit import FORMS as OFFERED
@@ -151,11 +150,8 @@ def test_points_of_interest():
 def test_the_command_offers_every_form_and_writes_the_table(tmp_path):
     assert tuple(FORMS) == OFFERED
     out = tmp_path / "forms.json"
-    command = [sys.executable, "-m", "vtc", "fit", str(PUBLISHED), "--task", "reasoning"]
-    done = subprocess.run(
-        [*command, "--form", "all", "--flops", "1e12", "--at", "14b:576", "-o", str(out)],
-        capture_output=True, text=True,
-    )  # fmt: skip
+    command = ("fit", PUBLISHED, "--task", "reasoning", "--form", "all", "--flops", "1e12")
+    done = vtc(*command, "--at", "14b:576", "-o", out)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert sorted(row["rank"] for row in rows) == list(range(1, 8))
@@ -170,8 +166,7 @@ def test_the_command_offers_every_form_and_writes_the_table(tmp_path):
     ],
 )
 def test_contradictions_are_one_line(arguments, message):
-    command = [sys.executable, "-m", "vtc", "fit", str(PUBLISHED), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = vtc("fit", PUBLISHED, *arguments)
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

@@ -11,10 +11,10 @@ from scipy import stats
 from shell import vtc
 
 from vtc.errors import InputError, NoAnswerError
-from vtc.law import shrinkage
+from vtc.law import shared_intervals, shrinkage
 from vtc.law.run import Material, Request, compare_table, fit_laws, fit_table
 from vtc.law.sentences import describe
-from vtc.law.shared import Data, fit_shared, refit_shared
+from vtc.law.shared import Data, fit_shared, held_exponent, refit_shared
 from vtc.law.varpro import fit_many
 
 N, V = np.exp(LOG_N) * 1e9, np.exp(LOG_V)
@@ -119,11 +119,56 @@ def test_shared_rows_know_more_than_rows_apart(share):
         assert 0.6 < (high - low) / width < 1.6
         assert many["shared_p"] > 0.01
         assert many["ratio_without_a_size_low"] < many["ratio_without_a_size_high"]
+        assert many["alpha_low"] < 0.3 < many["alpha_high"]
+        assert many["beta_low"] < 0.1 < many["beta_high"]
     own, apart = np.sum(widths, axis=0)
     assert own < 0.8 * apart
     words = " ".join(describe(shared[0]))
     assert "reasoning, compressor a: " in words
     assert "the points do not speak against it" in words
+
+
+def test_an_exponents_interval_is_where_the_scaled_f_test_refuses():
+    """One group, no peculiarity of an LLM: the profile's own F interval, found by brute force."""
+    rng = np.random.default_rng(3)
+    errors = law(0.5, 0.3, 0.1, 0.1) + rng.normal(0, 0.003, len(LOG_N))
+    # Every run an LLM of its own: nothing is shared between points, so nothing is scaled.
+    data = data_of(errors, 1)._replace(llm=np.arange(len(LOG_N)) // 2)
+    fit_ = fit_shared(data, "exponents")
+    ends = shared_intervals.exponent_intervals(data, "exponents", fit_, 0.95)
+    best, df = fit_.sse[0], len(errors) - 4
+    for end in (*ends[0], *ends[1]):
+        index = int(end in ends[1])
+        now = fit_.beta[0, 0] if index else fit_.alpha[0, 0]
+        held = held_exponent(data, "exponents", fit_, index, np.array([end - now]))
+        f = (held.sse[0] - best) / (best / df)
+        # At least the plain test's threshold; more where pairs of points agree by chance.
+        assert 0.97 * stats.f.ppf(0.95, 1, df) < f < 12
+
+
+@settings(max_examples=6, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10_000))
+def test_one_peculiarity_under_two_compressors_widens_alpha_not_beta(seed):
+    rng = np.random.default_rng(seed)
+    quiet = table({name: THREE[name] for name in "ab"}, noise=0.0005, seed=seed)
+    moved = dict(zip(sorted({r["n_params"] for r in quiet}), rng.normal(0, 0.006, 4), strict=True))
+    loud = [{**r, "error": r["error"] + moved[r["n_params"]]} for r in quiet]
+    widths = {
+        name: [row[f"{name}_high"] - row[f"{name}_low"] for row in
+               (fit(rows, by="compressor", share="exponents")[0] for rows in (quiet, loud))]
+        for name in ("alpha", "beta")
+    }  # fmt: skip
+    assert widths["alpha"][1] > 3 * widths["alpha"][0]
+
+
+def test_an_interval_without_an_end_is_not_given():
+    # Log-linear points of two groups: ever lower D fit alike, D stands at its bound.
+    rows = table({"a": (0.6, 0.07, 0.015, 0.0), "b": (0.7, 0.07, 0.015, 0.0)}, noise=0.02)
+    for row in fit(rows, by="compressor", share="exponents"):
+        for name in ("alpha", "beta"):
+            low, high = row[f"{name}_low"], row[f"{name}_high"]
+            assert (low is None) == (high is None)
+            assert low is None or low <= row[name] <= high
 
 
 def test_sharing_what_differs_is_told_by_the_f_test():

@@ -1,12 +1,11 @@
 """Intervals over other items: a paired bootstrap of images, crossed with the noise of runs."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from law_design import LOG_N, LOG_V, law
+from shell import vtc
 
 from vtc.evaluate.influences import is_predictions, read_influences
 from vtc.law import items, splitplot
@@ -130,8 +129,7 @@ def test_equal_answers_are_scored_once_and_alike(study):
 def test_fit_takes_predictions(study, tmp_path):
     path, points, _ = study
     out = tmp_path / "law.json"
-    command = [sys.executable, "-m", "vtc", "fit", str(path), "-o", str(out), "--draws", "30"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = vtc("fit", path, "-o", out, "--draws", "30")
     assert done.returncode == 0, done.stderr
     row = json.loads(out.read_text())
     assert row["n_points"] == len(points.points)

@@ -9,6 +9,7 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shell import vtc
 
 from vtc import recommend as adviser
 from vtc.catalog import llms
@@ -18,12 +19,6 @@ from vtc.cost.flops import affordable_n_params, prefill_flops
 from vtc.errors import InputError, NoAnswerError
 from vtc.law.power import from_row
 from vtc.tables.quantity import format_count, format_flops, parse_quantity
-
-
-def vtc(*arguments, **kwargs):
-    return subprocess.run(
-        [sys.executable, "-m", "vtc", *arguments], capture_output=True, text=True, **kwargs
-    )
 
 
 def ask(flops=3e12, q=50.0, law="published", task=None, family="qwen1.5", tokens=None, top=5):
@@ -162,7 +157,7 @@ def test_a_law_with_another_count_of_n_needs_that_count():
 def test_a_single_size_law_is_refused(tmp_path):
     law = tmp_path / "law.json"
     points = "n_params_b,visual_tokens,error\n1,1,.6\n1,4,.55\n1,16,.52\n1,64,.5\n1,144,.49\n"
-    assert vtc("fit", "-", "-o", str(law), input=points).returncode == 0
+    assert vtc("fit", "-", "-o", str(law), stdin=points).returncode == 0
     done = vtc("recommend", "--flops", "3e12", "--law", str(law))
     assert done.returncode == 2
     assert "one LLM size" in done.stderr
@@ -198,8 +193,8 @@ def test_bad_input_is_one_line(arguments, code, message):
 
 def test_a_piped_law_is_called_stdin_and_wrong_signs_are_said():
     points = "n_params_b,visual_tokens,error\n1,1,.3\n1,4,.4\n4,1,.5\n4,4,.6\n8,4,.7\n"
-    law = vtc("fit", "-", "--format", "json", input=points).stdout
-    done = vtc("recommend", "--flops", "3e12", "--law", "-", "--format", "csv", input=law)
+    law = vtc("fit", "-", "--format", "json", stdin=points).stdout
+    done = vtc("recommend", "--flops", "3e12", "--law", "-", "--format", "csv", stdin=law)
     assert done.returncode == 0
     assert "Law stdin, all" in done.stderr
     assert "a larger LLM and more visual tokens did not lower the error" in done.stderr

@@ -4,12 +4,11 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import tomllib
 from importlib.util import find_spec
 
 import pytest
+from shell import vtc
 from train_samples import write
 
 from vtc import cli
@@ -17,11 +16,6 @@ from vtc.tables import specs
 from vtc.tables.read import read_rows
 
 QUICK = ("--batch-size", "4", "--accumulate", "1", "--max-steps", "2", "--log-every", "1")
-
-
-def run(*arguments, cwd):
-    command = [sys.executable, "-m", "vtc", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
 
 
 def run_here(*arguments):
@@ -55,7 +49,7 @@ def trained(tiny_world, tmp_path_factory):
         assert run_here(*step) == 0
     os.chdir(here)
     for step in steps[2:]:
-        done = run(*step, cwd=folder)
+        done = vtc(*step, cwd=folder)
         assert done.returncode == 0, done.stderr
         assert done.stdout == ""
     return folder
@@ -88,7 +82,7 @@ def test_finetuned_runs_name_their_parents_and_load(trained):
 
 
 def test_dry_run_trains_nothing(trained, tiny_world):
-    done = run(
+    done = vtc(
         *("train-projector", "samples.parquet", *backbones(tiny_world), "--visual-tokens", "9"),
         *("--batch-size", "4", "--accumulate", "2", "--dry-run", "-o", "planned"),
         cwd=trained,
