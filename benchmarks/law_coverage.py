@@ -2,6 +2,7 @@
 
     python benchmarks/law_coverage.py [--replicates 1000] [--truth log-linear|power]
     python benchmarks/law_coverage.py --replicates 300 --images 400
+    python benchmarks/law_coverage.py --replicates 300 --share exponents|alpha|none
 
 A study is the published one's design (4 sizes, 7 token counts) with run noise and an effect of
 each LLM that hits all its points. `log-linear` is the truth of the published coverage figures;
@@ -11,6 +12,10 @@ With `--images` every run answers the same items, a new draw of them for each st
 items differ in hardness and in how far N and V help with them. The truth is that of all items there
 could be: the split-plot interval, which takes the items as given, must miss it, and the one over
 images must not.
+
+With `--share` three compressors stand on the same LLMs, with laws of their own; their exponents,
+or alpha, are shared in truth and in the fit. Coverage is that of alpha and of beta one by one, and of
+alpha/beta, of the first compressor; `none` fits its law alone. Truth is a power law.
 """
 
 import argparse
@@ -18,6 +23,7 @@ import argparse
 import numpy as np
 
 from vtc.law.estimate import Settings, estimate
+from vtc.law.groups import group_rows
 from vtc.law.intervals import ratio_interval, surrogate
 from vtc.law.points import Point, Points
 from vtc.law.varpro import fit_many
@@ -26,6 +32,9 @@ SIZES = np.log([0.5, 1.8, 4.0, 7.0])
 TOKENS = np.log([1, 4, 16, 36, 64, 144, 576])
 RUN_SD = 0.0034
 LLM_SDS = (0.0, 0.003, 0.006)
+# k, beta and D of three compressors, where beta is not shared.
+GROUPS = ((0.5, 0.1, 0.1), (0.35, 0.13, 0.2), (0.6, 0.08, 0.05))
+ALPHA, BETA = 0.3, 0.1
 
 
 def main() -> None:
@@ -35,6 +44,7 @@ def main() -> None:
     parser.add_argument("--truth", choices=("log-linear", "power"), default="log-linear")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--images", type=int, default=0)
+    parser.add_argument("--share", choices=("exponents", "alpha", "none"))
     options = parser.parse_args()
     log_n, log_v = (grid.ravel() for grid in np.meshgrid(SIZES, TOKENS, indexing="ij"))
     if options.truth == "power":
@@ -42,6 +52,9 @@ def main() -> None:
     else:
         mean, ratio = 0.590172 - 0.0383889 * log_n - 0.0081358 * log_v, 0.0383889 / 0.0081358
     for llm_sd in LLM_SDS:
+        if options.share:
+            print(f"LLM sd {llm_sd:.3f}:", share_coverage(log_n, log_v, llm_sd, options))
+            continue
         if options.images:
             print(
                 f"LLM sd {llm_sd:.3f}:", image_coverage(log_n, log_v, mean, ratio, llm_sd, options)
@@ -67,6 +80,39 @@ def coverage(log_n, log_v, mean, ratio, llm_sd, options) -> str:
         widths.append(interval[1] - interval[0])
     share = covered / max(len(widths), 1)
     return f"coverage {share:.3f}, median width {np.median(widths):.3g}, no interval {missing}"
+
+
+def share_coverage(log_n, log_v, llm_sd, options) -> str:
+    """The shares of studies whose intervals of alpha, beta and their ratio cover the truth."""
+    rng = np.random.default_rng(options.seed)
+    names = ("alpha", "beta", "ratio")
+    truth = {"alpha": ALPHA, "beta": BETA, "ratio": ALPHA / BETA}
+    covered, given = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+    for _ in range(options.replicates):
+        # One LLM's peculiarity is the same under every compressor.
+        effects = np.repeat(rng.normal(0, llm_sd, len(SIZES)), len(TOKENS))
+        groups = []
+        for number, (k, beta, d) in enumerate(GROUPS[: 1 if options.share == "none" else None]):
+            own = beta if options.share == "alpha" else BETA
+            errors = k * np.exp(-ALPHA * log_n - own * log_v) + d + effects
+            errors = errors + rng.normal(0, RUN_SD, len(errors))
+            cells = [
+                Point(round(np.exp(a) * 1e9), round(np.exp(b)), float(e))
+                for a, b, e in zip(log_n, log_v, errors, strict=True)
+            ]
+            groups.append(Points("t", tuple(cells), "nominal", by="compressor", group=f"{number}"))
+        settings = Settings(n_draws=0)
+        if options.share == "none":
+            row = estimate(groups[0], settings)
+        else:
+            row = group_rows(groups, settings, options.share, None, print)[0] or {}
+        for name in names:
+            if row.get(f"{name}_low") is not None:
+                given[name] += 1
+                covered[name] += row[f"{name}_low"] <= truth[name] <= row[f"{name}_high"]
+    said = [f"{name} {covered[name] / max(given[name], 1):.3f}" for name in names]
+    missing = options.replicates - min(given.values())
+    return f"{', '.join(said)}, no interval {missing}"
 
 
 def image_coverage(log_n, log_v, mean, ratio, llm_sd, options) -> str:

@@ -9,7 +9,9 @@ from vtc.law import intervals, items, splitplot
 from vtc.law.grid import paper_grid
 from vtc.law.points import Points
 from vtc.law.rows import (
+    WEAK_SPREAD,
     Settings,
+    add_exponents,
     add_optimum,
     arrays,
     data_flags,
@@ -22,8 +24,6 @@ from vtc.law.varpro import Fits, fit_many
 from vtc.tables.specs import LAW
 
 INTERVAL_METHOD = "split-plot Satterthwaite"
-# Exponents that vary by more than this factor over the D that the data admit are weakly identified.
-WEAK_SPREAD = 1.2
 # Refits behind the interval over items, whatever number of draws is kept.
 MIN_ITEM_DRAWS = 1000
 
@@ -106,16 +106,7 @@ def _add_exponents(
     row["d_admitted_high"] = float(profile.d[profile.admitted].max())
     names = ("beta",) if row["alpha"] is None else ("alpha", "beta")
     alone = intervals.exponent_intervals(*arrays, profile, level) or {}
-    for name in names if alone else ():
-        low, high = alone[name]
-        if not low <= row[name] <= high:
-            # D close under the errors: no fit that the profile reaches resembles this one.
-            row["flags"].append("exponents_not_identified")
-            row["alpha_low"] = row["alpha_high"] = row["beta_low"] = row["beta_high"] = None
-            break
-        row[f"{name}_low"], row[f"{name}_high"] = low, high
-        if low <= 0 <= high:
-            row["flags"].append(f"{name}_may_be_zero")
+    add_exponents(row, {name: ends for name, ends in alone.items() if name in names})
     for name in names:
         found = np.abs(getattr(profile.fits, name)[profile.admitted])
         if found.max() > WEAK_SPREAD * found.min():

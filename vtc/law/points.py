@@ -92,6 +92,7 @@ def read_points(
     Without a `task` column all rows are one task, named by `tasks` or "all". Rows whose `note`
     begins with "suspect" are counted, or left out if `drop_suspect`. So are those of
     runs at V that they were not trained at (`visual_tokens_trained` is false), by `drop_untrained`.
+    Rows whose visual tokens are repeated are no points of a law and always left out.
     Raises InputError naming the source, the row and the column.
     """
     _refuse_columns(rows, source)
@@ -107,6 +108,9 @@ def read_points(
             have = ", ".join(by_task)
             raise InputError(f"{source} has no rows of task '{task}'; it has {have}")
     found = []
+    by_task = {
+        task: [pair for pair in own if not _is_repeated(pair[1])] for task, own in by_task.items()
+    }
     if drop_untrained:
         by_task = {
             task: [pair for pair in own if not _is_untrained(pair[1])]
@@ -201,6 +205,22 @@ def _task_points(
 def _is_untrained(row: Mapping[str, Any]) -> bool:
     """Whether the row's run was not trained at its V; a CSV has words for that."""
     return str(row.get("visual_tokens_trained")).lower() in ("false", "no", "0")
+
+
+def _is_repeated(row: Mapping[str, Any]) -> bool:
+    """Whether the row's run was fed its visual tokens more than once; a CSV has words for that."""
+    return str(row.get("visual_tokens_repeated")) not in ("None", "", "nan", "1", "1.0")
+
+
+def without_repeated(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """A sentence on the rows that no law has for a point; None without any."""
+    n_repeated = sum(map(_is_repeated, rows))
+    if not n_repeated:
+        return None
+    return (
+        f"{n_repeated} of {len(rows)} rows are left out: their visual tokens are repeated "
+        "(visual_tokens_repeated), which adds FLOPs and no information"
+    )
 
 
 def _mean_over_benchmarks(runs: Mapping[tuple, Mapping[str, Point]], source: str) -> list[Point]:

@@ -1,6 +1,7 @@
 """What every row of the law table holds: the points it is of, the fit's quality, the best V."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ from vtc.law.varpro import Fits
 
 # Below this an exponent is the rounding error of a zero.
 NO_EXPONENT = 1e-9
+# Exponents that vary by more than this factor over the D that the data admit are weakly identified.
+WEAK_SPREAD = 1.2
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,19 @@ def data_flags(points: Points) -> list[str]:
         "replicates": len({p[:2] for p in points.points}) < len(points.points),
     }
     return [name for name, raised in flags.items() if raised]
+
+
+def add_exponents(row: dict[str, Any], ends: Mapping[str, Sequence[float]]) -> None:
+    """Fill the intervals (low, high) of alpha and beta one by one, and the flags that follow."""
+    for name, (low, high) in ends.items():
+        if not low <= row[name] <= high:
+            # D close under the errors: no fit that the profile reaches resembles this one.
+            row["flags"].append("exponents_not_identified")
+            row["alpha_low"] = row["alpha_high"] = row["beta_low"] = row["beta_high"] = None
+            return
+        row[f"{name}_low"], row[f"{name}_high"] = low, high
+        if low <= 0 <= high:
+            row["flags"].append(f"{name}_may_be_zero")
 
 
 def add_optimum(row: dict[str, Any], text_tokens: float) -> None:

@@ -87,6 +87,40 @@ def refit_shared(data: Data, share: str, fit: SharedFit, rows: np.ndarray) -> Sh
     return _unpack(data, scale, now, theta, share)
 
 
+def held_exponent(
+    data: Data, share: str, fit: SharedFit, index: int, offsets: np.ndarray
+) -> SharedFit:
+    """Refits [R, G] with one exponent held at `offsets` [R] from that of `fit`, which has one entry.
+
+    `index` 0 is alpha, the others are the shared beta or the groups'. By descent, from the other
+    exponents as they are, and in the same ratio to the one that is held.
+    """
+    scale = _standardise(data)
+    project = _projection(data, scale, data.errors[None], share, 0.0)
+    betas = fit.beta[0, :1] if share == "exponents" else fit.beta[0]
+    best = np.concatenate([fit.alpha[0, :1] * scale.scale[0], betas * scale.scale[1]])
+    unit = scale.scale[0] if index == 0 else scale.scale[1]
+    held = np.concatenate([best[index] + offsets * unit] * 2)
+
+    def whole(rest: np.ndarray) -> np.ndarray:
+        values = np.repeat(held, len(rest) // len(held))
+        return np.insert(rest, index, values, axis=1)
+
+    others = np.delete(best, index)
+    stretch = (
+        held[: len(offsets)] / best[index] if abs(best[index]) > 1e-9 else np.ones(len(offsets))
+    )
+    starts = np.concatenate([np.tile(others, (len(offsets), 1)), np.outer(stretch, others)])
+    rest, now = descend(lambda rest: project(whole(rest)), starts, *_box(len(others)))
+    found = _unpack(data, scale, now, whole(rest), share)
+    pick = np.where(
+        found.sse[: len(offsets)] <= found.sse[len(offsets) :],
+        np.arange(len(offsets)),
+        np.arange(len(offsets), 2 * len(offsets)),
+    )
+    return SharedFit(*(column[pick] for column in found))
+
+
 def _standardise(data: Data) -> _Scale:
     logs = np.stack([data.log_n, data.log_v], axis=1)
     center, scale = logs.mean(axis=0), logs.std(axis=0)

@@ -16,8 +16,18 @@ from vtc.law import splitplot
 from vtc.law.estimate import INTERVAL_METHOD
 from vtc.law.intervals import D_FLOOR, MAX_LOG_SE, Strata
 from vtc.law.points import Points
-from vtc.law.rows import Settings, add_optimum, arrays, data_flags, point_row, quality, rounded
+from vtc.law.rows import (
+    Settings,
+    add_exponents,
+    add_optimum,
+    arrays,
+    data_flags,
+    point_row,
+    quality,
+    rounded,
+)
 from vtc.law.shared import Data, SharedFit, fit_shared, refit_shared
+from vtc.law.shared_intervals import exponent_intervals, linearise
 from vtc.law.studentt import incomplete_beta, t_quantile
 from vtc.law.varpro import Fits, fit_many
 from vtc.tables.specs import LAW
@@ -52,6 +62,7 @@ def shared_rows(groups: Sequence[Points], settings: Settings, share: str) -> lis
     without = _without_each_size(data, share)
     p_value = _sharing_p(data, share, fit)
     draws = _draws(data, share, fit, linear.strata, settings)
+    alone = exponent_intervals(data, share, fit, settings.level)
     rows = []
     for g, points in enumerate(groups):
         at = data.group == g
@@ -75,6 +86,8 @@ def shared_rows(groups: Sequence[Points], settings: Settings, share: str) -> lis
         else:
             row["run_sd"], row["llm_sd"] = splitplot.noise_sds(linear.strata)
             _add_interval(row, linear, share, g, settings.level)
+        if alone is not None:
+            _add_exponents(row, alone, 1 if share == "exponents" else 1 + g)
         _add_without(row, ratios[g], [one[g] for one in without], settings.level)
         if draws is not None:
             _add_draws(row, draws, g)
@@ -115,23 +128,23 @@ def _one(fit: SharedFit, g: int, sse: float) -> Fits:
 def _linearise(data: Data, share: str, fit: SharedFit) -> _Linear:
     if (fit.d[0] <= 0).any():
         fit = fit_shared(data, share, d_min=D_FLOOR)
-    n, n_groups = len(data.errors), data.n_groups
-    shape = fit.fitted(data)[0] - fit.d[0, data.group]
-    member = (data.group[:, None] == np.arange(n_groups)) * 1.0
-    by_v = -shape * data.log_v
-    columns = [
-        -(shape * data.log_n)[:, None],
-        by_v[:, None] if share == "exponents" else by_v[:, None] * member,
-        shape[:, None] * member,
-        # At the floor D and k are one: the law is log-linear there.
-        member[:, fit.d[0] > 0.99 * D_FLOOR],
-    ]
+    model = linearise(data, share, fit)
+    member = (data.group[:, None] == np.arange(data.n_groups)) * 1.0
+    # At the floor D and k are one: the law is log-linear there.
+    columns = [model.jacobian, member[:, fit.d[0] > 0.99 * D_FLOOR]]
     jacobian = np.concatenate(columns, axis=1)
-    plots = (data.llm[:, None] == np.unique(data.llm)) * shape[:, None]
-    if n <= jacobian.shape[1]:
+    if len(data.errors) <= jacobian.shape[1]:
         return _Linear(fit.alpha[0], fit.beta[0], None)
-    residual = data.errors - fit.fitted(data)[0]
-    return _Linear(fit.alpha[0], fit.beta[0], splitplot.split(jacobian, residual, plots))
+    strata = splitplot.split(jacobian, model.residual, model.plots)
+    return _Linear(fit.alpha[0], fit.beta[0], strata)
+
+
+def _add_exponents(row: dict[str, Any], ends: np.ndarray, at: int) -> None:
+    """Fill a group's intervals of alpha and beta, which is the exponent `at`, and the flags."""
+    own = dict(zip(("alpha", "beta"), ends[[0, at]].tolist(), strict=True))
+    if not np.isfinite(list(own.values())).all():
+        row["flags"].append("weakly_identified_exponents")
+    add_exponents(row, {name: pair for name, pair in own.items() if np.isfinite(pair).all()})
 
 
 def _add_interval(row: dict[str, Any], linear: _Linear, share: str, g: int, level: float) -> None:
