@@ -14,8 +14,8 @@ could be: the split-plot interval, which takes the items as given, must miss it,
 images must not.
 
 With `--share` three compressors stand on the same LLMs, with laws of their own; their exponents,
-or alpha, are shared in truth and in the fit. Coverage is that of alpha and of beta one by one, and of
-alpha/beta, of the first compressor; `none` fits its law alone. Truth is a power law.
+or alpha, are shared in truth and in the fit. Coverage is that of alpha and of beta one by one, and
+of alpha/beta, of the first compressor; `none` fits its law alone. Truth is a power law.
 """
 
 import argparse

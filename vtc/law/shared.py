@@ -90,7 +90,7 @@ def refit_shared(data: Data, share: str, fit: SharedFit, rows: np.ndarray) -> Sh
 def held_exponent(
     data: Data, share: str, fit: SharedFit, index: int, offsets: np.ndarray
 ) -> SharedFit:
-    """Refits [R, G] with one exponent held at `offsets` [R] from that of `fit`, which has one entry.
+    """Refits [R, G] with one exponent held at `offsets` [R] from that of `fit`, of one entry.
 
     `index` 0 is alpha, the others are the shared beta or the groups'. By descent, from the other
     exponents as they are, and in the same ratio to the one that is held.
