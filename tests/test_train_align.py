@@ -6,9 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from train_samples import build, read
 
+from vtc.data.queries import question
 from vtc.errors import InputError
+from vtc.model.assemble import assemble
 from vtc.train.align import AlignTrainer, align_rows, region_targets
 from vtc.train.inputs import Inputs
+from vtc.train.questions import check_questions
 from vtc.train.settings import PROJECTOR, AlignSettings
 from vtc.train.stages import freeze_all_but_compressor
 from vtc.train.trainer import fit_model
@@ -64,6 +67,32 @@ def test_align_learns_without_the_llm(tiny_world, tmp_path):
     assert log[0]["loss"] > 0.8
     assert log[-1]["loss"] < 0.6
     assert log[-1]["samples_seen"] == 360
+
+
+def test_align_gives_a_compressor_that_reads_questions_those_of_its_samples(tiny_world, tmp_path):
+    """Each row has that of its last turn."""
+    one = assemble(tiny_world.encoder, tiny_world.qwen, "quecc", 4)
+    samples = read(tmp_path, tiny_world)
+    samples.rows[0]["conversations"] += [
+        {"role": "user", "text": "what is red"},
+        {"role": "assistant", "text": "a box"},
+    ]
+    settings = PROJECTOR.with_(objective="align", max_steps=3, batch_size=6, accumulate=1)
+    check_questions(["quecc"], settings)
+    collator = Inputs(samples, settings).align_collator(one.model, one.processor, one.encoder)
+    batch = collator([0, 1])
+    said = [
+        one.processor.tokenizer.decode(row[own.bool()])
+        for row, own in zip(batch["query_ids"], batch["query_mask"], strict=True)
+    ]
+    assert said[0].strip() == "what is red"
+    assert said[1].strip() == question(samples.rows[1]["conversations"])
+    freeze_all_but_compressor(one.model)
+    (row, *_) = fit_model(
+        one.model, collator.dataset, collator, settings, tmp_path,
+        trainer_class=AlignTrainer, align=settings.align,
+    )  # fmt: skip
+    assert 0 < row["loss"] < 10
 
 
 def test_align_refuses_what_it_cannot_use(tiny_world, tmp_path):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vtc.data.collate import ImageSource
 from vtc.data.dataset import InMemory
+from vtc.data.queries import QueryScope, QueryTokens, padded, question
 from vtc.errors import InputError
 from vtc.train.settings import AlignSettings
 from vtc.train.trainer import VtcTrainer
@@ -23,12 +24,16 @@ from vtc.train.trainer import VtcTrainer
 
 @dataclass(frozen=True)
 class AlignRow:
-    """One sample: its image, and the tokens [R] of its regions with the cells [R] they fall in."""
+    """One sample: its image, and the tokens [R] of its regions with the cells [R] they fall in.
+
+    `query` [Q] are the tokens of its question, for a compressor that reads one.
+    """
 
     sample_id: str
     image: str
     token_ids: np.ndarray
     cells: np.ndarray
+    query: np.ndarray | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -54,10 +59,15 @@ def region_targets(
 
 
 def align_rows(
-    samples: Sequence[dict[str, Any]], tokenizer: Any, visual_tokens: int
+    samples: Sequence[dict[str, Any]],
+    tokenizer: Any,
+    visual_tokens: int,
+    scope: QueryScope | None = None,
 ) -> list[AlignRow]:
     """Samples as rows: the text of each region tokenised, its place as one of k x k cells.
 
+    With a `scope` each row also has the question of its sample (`data.queries`): that of the last
+    turn, the one beside the image, or all. What a token is to match does not depend on it.
     Raises InputError if V is no square, or a sample has no regions or other than one image.
     """
     side = math.isqrt(visual_tokens)
@@ -66,10 +76,18 @@ def align_rows(
             f"--objective align needs a square number of visual tokens, not {visual_tokens}"
         )
     words = _tokenise_once(samples, tokenizer)
-    return [_align_row(sample, words, side) for sample in samples]
+    asked: list[np.ndarray] | list[None] = [None] * len(samples)
+    if scope is not None:
+        texts = [question(sample["conversations"], scope) for sample in samples]
+        known = QueryTokens(tokenizer)
+        known.learn(texts)
+        asked = [known.ids(text) for text in texts]
+    return [_align_row(*one, words, side) for one in zip(samples, asked, strict=True)]
 
 
-def _align_row(sample: dict[str, Any], words: dict[str, list[int]], side: int) -> AlignRow:
+def _align_row(
+    sample: dict[str, Any], query: np.ndarray | None, words: dict[str, list[int]], side: int
+) -> AlignRow:
     if not sample["regions"] or len(sample["images"]) != 1:
         raise InputError(
             f"sample {sample['sample_id']}: --objective align needs one image and its regions "
@@ -86,6 +104,7 @@ def _align_row(sample: dict[str, Any], words: dict[str, list[int]], side: int) -
         sample["images"][0],
         np.asarray(ids, dtype=np.int64),
         np.asarray(cells, dtype=np.int64),
+        query,
     )
 
 
@@ -99,21 +118,30 @@ def _tokenise_once(samples: Sequence[dict[str, Any]], tokenizer: Any) -> dict[st
 
 @dataclass
 class AlignCollator:
-    """Batches of images with `token_ids` and `cells` [R], cells counted through the batch."""
+    """Batches of images with `token_ids` and `cells` [R], cells counted through the batch.
+
+    Rows with questions also give `query_ids` and `query_mask` [images, Q].
+    """
 
     dataset: InMemory[AlignRow]
     images: ImageSource
     visual_tokens: int
+    pad_token_id: int
 
     def __call__(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """The batch of the given rows."""
         rows = [self.dataset.rows[index] for index in indices]
         cells = [row.cells + number * self.visual_tokens for number, row in enumerate(rows)]
-        return {
+        batch = {
             "token_ids": torch.from_numpy(np.concatenate([row.token_ids for row in rows])),
             "cells": torch.from_numpy(np.concatenate(cells)),
             **self.images([row.image for row in rows]),
         }
+        asked = [row.query for row in rows if row.query is not None]
+        if asked:
+            ids, mask = padded(asked, self.pad_token_id)
+            batch["query_ids"], batch["query_mask"] = torch.from_numpy(ids), torch.from_numpy(mask)
+        return batch
 
 
 class AlignTrainer(VtcTrainer):
@@ -134,7 +162,10 @@ class AlignTrainer(VtcTrainer):
         """
         core = self.accelerator.unwrap_model(model).model
         levels = inputs.get("vision_levels")
-        tokens = core.compress(core.encode(inputs["pixel_values"]) if levels is None else levels)
+        asked = {name: inputs[name] for name in ("query_ids", "query_mask") if name in inputs}
+        if levels is None:
+            levels = core.encode(inputs["pixel_values"])
+        tokens = core.compress(levels, **asked)
         targets = region_targets(
             inputs["token_ids"],
             inputs["cells"],

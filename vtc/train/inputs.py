@@ -74,8 +74,10 @@ class Inputs:
     ) -> AlignCollator:
         """Batches of images and their regions' tokens for `--objective align`."""
         n_visual = model.compressor.visual_tokens
-        rows = align_rows(self.samples.rows, processor.tokenizer, n_visual)
-        return AlignCollator(InMemory(rows), self.images(model, processor, encoder), n_visual)
+        tokenizer = processor.tokenizer
+        rows = align_rows(self.samples.rows, tokenizer, n_visual, processor.query_scope)
+        images = self.images(model, processor, encoder)
+        return AlignCollator(InMemory(rows), images, n_visual, tokenizer.pad_token_id)
 
     def dataset(self, processor: Any) -> InMemory[TokenisedRow]:
         """All samples tokenised; models with equal tokenizers and prompts share it.

@@ -14,15 +14,13 @@ def needs_query(compressor: str) -> bool:
 
 
 def check_questions(compressors: Iterable[str], settings: StageSettings) -> None:
-    """Raise InputError where a compressor reads the question, and the settings leave none."""
+    """Raise InputError where a compressor reads the question, and the settings leave none.
+
+    Under align no text is rendered, and so the template takes nothing away.
+    """
     for name in filter(needs_query, compressors):
-        if settings.template == "plain":
+        if settings.template == "plain" and settings.objective == "lm":
             raise InputError(
                 f"{name} compresses an image for the question about it, which --template plain "
                 "throws away; use --template chat (--chat-template vicuna for an LLM without one)"
-            )
-        if settings.objective == "align":
-            raise InputError(
-                f"--objective align asks nothing of an image, and {name} compresses it for a "
-                "question; use --objective lm"
             )
