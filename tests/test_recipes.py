@@ -79,7 +79,7 @@ def test_the_shell_pipeline_parses_and_names_every_step():
     steps = set(re.findall(r"^ *vtc ([a-z-]+)", script.read_text(encoding="utf-8"), re.MULTILINE))
     assert steps == set(main.commands) - {
         "show", "estimate", "import", "export", "benchmarks", "ask", "compressors",
-        "catalog", "profile",
+        "catalog", "profile", "plan",
     }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from vtc.commands.finetune import finetune
 from vtc.commands.fit import fit
 from vtc.commands.import_model import import_model
 from vtc.commands.lab import lab
+from vtc.commands.plan import plan
 from vtc.commands.plot import plot
 from vtc.commands.profile import profile
 from vtc.commands.recommend import recommend
@@ -37,6 +38,7 @@ COMMANDS: tuple = (
     score,
     show,
     fit,
+    plan,
     plot,
     profile,
     recommend,

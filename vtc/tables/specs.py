@@ -3,6 +3,7 @@
 from vtc.tables.catalog_specs import ENCODERS, GPUS, LLMS
 from vtc.tables.cost_specs import COSTS, RECOMMENDATION
 from vtc.tables.law_specs import FORMS, LAW, PROFILE
+from vtc.tables.plan_specs import PLAN
 from vtc.tables.spec import Column, Table
 
 _BACKBONE = (
@@ -303,5 +304,6 @@ TABLES = (
     RECOMMENDATION,
     COSTS,
     ESTIMATE,
+    PLAN,
 )
 BY_NAME = {table.name: table for table in TABLES}

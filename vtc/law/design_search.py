@@ -1,0 +1,158 @@
+"""In which order to make runs: the most gain an hour first, each step knowing those before it.
+
+A plan is made twice, by gain per GPU-hour and by gain alone, the better within the budget is kept
+(Leskovec et al., 2007, "Cost-effective outbreak detection in networks": neither alone has a bound,
+the better of both does), and its runs are put in the order of their gain an hour. Each step tries
+every single run and, where the pool is small enough, every pair of runs: two may pay only together,
+as two V of an LLM whose level is its own.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from vtc.law.design import Noise, Sums, Widths, expected
+from vtc.law.design_forms import Told, Views
+from vtc.law.design_pool import Pool
+
+# Pools up to this many candidates are searched by pairs: 20,100 pairs a step.
+MOST_IN_PAIRS = 200
+# What a step must gain to be one: a thousandth of a width, or of a chi-square of one.
+_LEAST = 1e-3
+# A pair must beat the best single run by this factor: of equals, the smaller step.
+_PAIR_MARGIN = 1.01
+
+
+class Gains(Protocol):
+    """What runs would gain beside those taken."""
+
+    def alone(self) -> np.ndarray:
+        """[K]: each candidate."""
+        ...
+
+    def together(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Each pair of candidates."""
+        ...
+
+    def take(self, index: int) -> None:
+        """Make a run."""
+        ...
+
+
+class Narrowing:
+    """Gains in ln of an interval's width."""
+
+    def __init__(self, pool: Pool, gradient: np.ndarray, noise: Noise, level: float) -> None:
+        self._pool, self._gradient, self._noise = pool, gradient, noise
+        self._widths = Widths(level)
+        self.design = pool.base
+
+    def alone(self) -> np.ndarray:
+        """[K]: how much each run would take off."""
+        return self._gain(self._pool.each)
+
+    def together(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """How much each pair of runs would take off."""
+        return self._gain(self._pool.each.at(first).plus(self._pool.each.at(second)))
+
+    def take(self, index: int) -> None:
+        """Make a run."""
+        self.design = self.design.plus(self._pool.each.at(index))
+
+    def _gain(self, more: Sums) -> np.ndarray:
+        return self._log_width(self.design) - self._log_width(self.design.plus(more))
+
+    def _log_width(self, design: Sums) -> np.ndarray:
+        found = expected(design, self._gradient, self._noise, self._pool.unit)
+        return self._widths.logs(found)
+
+
+class Step(NamedTuple):
+    """A run of the plan: its candidate, and whether it was taken in a pair with the next one."""
+
+    index: int
+    paired: bool = False
+
+
+def gains(
+    pool: Pool, gradient: np.ndarray, noise: Noise, level: float, seen: Views | None, tell: bool
+) -> Callable[[], Gains]:
+    """A fresh count of what is to be gained: narrower intervals or, to `tell` forms, sigmas."""
+    if tell and seen is not None:
+        return lambda: Told(seen)
+    return lambda: Narrowing(pool, gradient, noise, level)
+
+
+def search(pool: Pool, fresh: Callable[[], Gains], budget: float) -> list[Step]:
+    """The runs worth their hours within `budget` GPU-hours, in order; none if none gains."""
+    one_each = np.ones_like(pool.hours)
+    plans = [_greedy(pool, fresh(), budget, price, pool.seeds) for price in (pool.hours, one_each)]
+    by_rate, by_gain = (_worth(fresh(), plan) for plan in plans)
+    chosen = plans[1] if by_gain > by_rate + _LEAST else plans[0]
+    allowed = np.zeros_like(pool.seeds)
+    for step in chosen:
+        allowed[step.index] += 1
+    ordered = _greedy(pool, fresh(), np.inf, pool.hours, allowed)
+    # What gained beside others may gain nothing at its place in the order.
+    return ordered if len(ordered) == len(chosen) else chosen
+
+
+def in_pairs(pool: Pool) -> bool:
+    """Whether a step tries every pair."""
+    return len(pool.hours) <= MOST_IN_PAIRS
+
+
+def _worth(counter: Gains, plan: Sequence[Step]) -> float:
+    """The whole gain of a plan."""
+    total = 0.0
+    for step in plan:
+        total += float(counter.alone()[step.index])
+        counter.take(step.index)
+    return total
+
+
+def _greedy(
+    pool: Pool, counter: Gains, budget: float, price: np.ndarray, seeds: np.ndarray
+) -> list[Step]:
+    """Steps by gain for their `price` [K] while the budget of hours lasts."""
+    plan: list[Step] = []
+    left, spent = seeds.copy(), 0.0
+    while found := _next(pool, counter, budget - spent, price, left):
+        for place, index in enumerate(found):
+            counter.take(index)
+            left[index] -= 1
+            spent += float(pool.hours[index])
+            plan.append(Step(index, paired=place == 0 and len(found) == 2))
+    return plan
+
+
+def _next(
+    pool: Pool, counter: Gains, hours: float, price: np.ndarray, left: np.ndarray
+) -> tuple[int, ...]:
+    """The run, or the pair, to make next; empty if nothing that fits gains."""
+    free = np.flatnonzero((left > 0) & (pool.hours <= hours))
+    if not len(free):
+        return ()
+    rates = np.zeros(len(pool.hours))
+    rates[free] = _rate(counter.alone()[free], price[free])
+    best = int(rates.argmax())
+    single = (best,) if rates[best] > 0 else ()
+    first, second = (free[side] for side in np.triu_indices(len(free)))
+    fits = (pool.hours[first] + pool.hours[second] <= hours) & (
+        (first != second) | (left[first] > 1)
+    )
+    first, second = first[fits], second[fits]
+    if not (in_pairs(pool) and len(first)):
+        return single
+    of_pairs = _rate(counter.together(first, second), price[first] + price[second])
+    at = int(of_pairs.argmax())
+    if of_pairs[at] <= _PAIR_MARGIN * rates[best]:
+        return single
+    # Of a pair the run that gains more by itself comes first.
+    pair = (int(first[at]), int(second[at]))
+    return pair if rates[pair[0]] >= rates[pair[1]] else pair[::-1]
+
+
+def _rate(gain: np.ndarray, price: np.ndarray) -> np.ndarray:
+    return np.where(gain > _LEAST, gain, 0.0) / price
