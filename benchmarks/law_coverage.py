@@ -24,7 +24,7 @@ import numpy as np
 
 from vtc.law.estimate import Settings, estimate
 from vtc.law.groups import group_rows
-from vtc.law.intervals import ratio_interval, surrogate
+from vtc.law.intervals import leave_one_size_out, ratio_interval, surrogate
 from vtc.law.points import Point, Points
 from vtc.law.varpro import fit_many
 
@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--replicates", type=int, default=1000)
     parser.add_argument("--truth", choices=("log-linear", "power"), default="log-linear")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jackknife", action="store_true", help="cover by the jackknife, too")
     parser.add_argument("--images", type=int, default=0)
     parser.add_argument("--share", choices=("exponents", "alpha", "none"))
     options = parser.parse_args()
@@ -66,20 +67,27 @@ def main() -> None:
 def coverage(log_n, log_v, mean, ratio, llm_sd, options) -> str:
     """The share of simulated studies whose 95 % interval covers `ratio`, in words."""
     rng = np.random.default_rng(options.seed)
-    covered = missing = 0
+    covered = missing = folded = 0
     widths = []
     for _ in range(options.replicates):
         effects = np.repeat(rng.normal(0, llm_sd, len(SIZES)), len(TOKENS))
         errors = mean + effects + rng.normal(0, RUN_SD, len(mean))
         fit = fit_many(log_n, log_v, errors[None])
-        interval = ratio_interval(surrogate(log_n, log_v, errors, fit), 0.95)
+        found = surrogate(log_n, log_v, errors, fit)
+        if options.jackknife:
+            left = leave_one_size_out(log_n, log_v, errors, found, 0.95)
+            folded += left is None or left.jackknife[0] <= ratio <= left.jackknife[1]
+        interval = ratio_interval(found, 0.95)
         if interval is None:
             missing += 1
             continue
         covered += interval[0] <= ratio <= interval[1]
         widths.append(interval[1] - interval[0])
     share = covered / max(len(widths), 1)
-    return f"coverage {share:.3f}, median width {np.median(widths):.3g}, no interval {missing}"
+    said = f"coverage {share:.3f}, median width {np.median(widths):.3g}, no interval {missing}"
+    if options.jackknife:
+        said += f"; jackknife over sizes {folded / options.replicates:.3f}"
+    return said
 
 
 def share_coverage(log_n, log_v, llm_sd, options) -> str:

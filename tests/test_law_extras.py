@@ -39,8 +39,9 @@ def test_profiles_of_the_published_points_admit_what_is_known(reasoning):
     }
     assert min(admitted["ratio"]) == pytest.approx(4.26, abs=0.05)
     assert max(admitted["ratio"]) == pytest.approx(5.22, abs=0.05)
-    assert min(admitted["alpha"]) == pytest.approx(0.068, abs=0.001)
-    assert max(admitted["alpha"]) == pytest.approx(0.095, abs=0.003)
+    # To a step of the grid.
+    assert min(admitted["alpha"]) == pytest.approx(0.068, abs=0.005)
+    assert max(admitted["alpha"]) == pytest.approx(0.095, abs=0.005)
     assert min(admitted["d"]) == 0
     for name in admitted:
         best = min(curve(rows, name), key=lambda one: one["sse"])

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from law_design import LOG_N, LOG_V, SIZES, TOKENS, law, published
+from scipy import stats
 
 from vtc.law import intervals, splitplot
 from vtc.law.power import PowerLaw, optimal_visual_tokens, quantile
@@ -26,10 +27,20 @@ def test_ratio_and_best_v_of_the_published_reasoning_points():
 
 def test_leave_one_size_out_of_the_published_reasoning_points():
     log_n, log_v, errors = published()
-    left = intervals.leave_one_size_out(log_n, log_v, errors, 4.697, 0.95)
+    fit = fit_many(log_n, log_v, errors[None])
+    found = intervals.surrogate(log_n, log_v, errors, fit)
+    left = intervals.leave_one_size_out(log_n, log_v, errors, found, 0.95)
     assert min(left.ratios) == pytest.approx(4.49, abs=0.006)
     assert max(left.ratios) == pytest.approx(5.00, abs=0.006)
-    assert left.jackknife[0] < min(left.ratios) < max(left.ratios) < left.jackknife[1]
+    assert left.jackknife == pytest.approx((3.86, 5.77), abs=0.006)
+
+
+def test_the_jackknife_is_the_textbooks():
+    others = [4.5, 4.9, 4.6, 5.1]
+    low, high = intervals.jackknife(4.7, others, 0.95)
+    # Variance (n - 1) / n times the sum of squares about the mean, on the logarithm.
+    half = stats.t.ppf(0.975, 3) * np.sqrt(3 / 4 * 4 * np.var(np.log(others)))
+    assert (low, high) == pytest.approx((4.7 * np.exp(-half), 4.7 * np.exp(half)))
 
 
 def test_profile_of_the_published_points_is_one_sided_in_d():
@@ -38,9 +49,25 @@ def test_profile_of_the_published_points_is_one_sided_in_d():
     profile = intervals.profile(log_n, log_v, errors, fit)
     admitted = profile.fits.alpha[profile.admitted]
     assert admitted.min() == pytest.approx(0.0709, abs=1e-4)
-    assert admitted.max() == pytest.approx(0.095, abs=0.005)
+    # Further than the .095 of independent errors: LLMs that are peculiar bend the curve as D does.
+    assert 0.1 < admitted.max() < 0.14
     ratios = (profile.fits.alpha / profile.fits.beta)[profile.admitted]
-    assert np.ptp(ratios) < 0.02 * ratios.mean()
+    assert np.ptp(ratios) < 0.03 * ratios.mean()
+
+
+@pytest.mark.parametrize("llm_sd", [0.0, 0.006])
+def test_intervals_of_beta_cover_it_where_llms_are_peculiar(llm_sd):
+    rng = np.random.default_rng(5)
+    inside = 0
+    for _ in range(40):
+        effects = np.repeat(rng.normal(0, llm_sd, len(SIZES)), len(TOKENS))
+        errors = law(0.5, 0.3, 0.1, 0.1) + effects + rng.normal(0, 0.0034, len(LOG_N))
+        fit = fit_many(LOG_N, LOG_V, errors[None])
+        profile = intervals.profile(LOG_N, LOG_V, errors, fit)
+        low, high = intervals.exponent_intervals(LOG_N, LOG_V, errors, profile, 0.95)["beta"]
+        inside += low <= 0.1 <= high
+    # Without scaling the test 33 to 36 of 40 with peculiar LLMs.
+    assert inside >= 37
 
 
 def test_balanced_strata_are_the_textbook_split_plot():

@@ -127,11 +127,12 @@ def _add_ratio(row: dict[str, Any], settings: Settings, fit: Fits, arrays: _Arra
             # An interval with D free: with D at its bound the ratio may lie outside.
             row["ratio_low"] = min(ends[0], row["ratio"])
             row["ratio_high"] = max(ends[1], row["ratio"])
-        left = intervals.leave_one_size_out(*arrays, row["ratio"], settings.level)
+        left = intervals.leave_one_size_out(*arrays, found, settings.level)
         if left is not None:
             row["ratio_without_a_size_low"] = min(left.ratios)
             row["ratio_without_a_size_high"] = max(left.ratios)
-            row["ratio_jackknife_low"], row["ratio_jackknife_high"] = left.jackknife
+            row["ratio_jackknife_low"] = min(left.jackknife[0], row["ratio"])
+            row["ratio_jackknife_high"] = max(left.jackknife[1], row["ratio"])
     if settings.n_draws:
         _add_draws(row, settings, fit, found.strata, *arrays[:2])
 

@@ -1,6 +1,5 @@
 """Laws of the groups of a task: apart or sharing exponents, drawn to their mean, or left out."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,11 +8,11 @@ import numpy as np
 from vtc.errors import InputError, NoAnswerError
 from vtc.law import shrinkage
 from vtc.law.estimate import estimate
+from vtc.law.intervals import jackknife
 from vtc.law.items import Images
 from vtc.law.points import MIN_POINTS, Points
 from vtc.law.rows import Settings, arrays
 from vtc.law.shared_rows import refuse_lone, shared_rows
-from vtc.law.studentt import t_quantile
 from vtc.law.varpro import fit_many
 
 Row = dict[str, Any]
@@ -117,11 +116,8 @@ def add_jackknife(
     for row, ratio in zip(rows.values(), ratios, strict=True):
         if row is not None:
             row["ratio_without_group"] = ratio
-    logs, n = np.log(ratios), len(ratios)
-    spread = math.sqrt((n - 1) / n * float(((logs - logs.mean()) ** 2).sum()))
-    half = t_quantile((1 + level) / 2, n - 1) * spread
-    whole["ratio_jackknife_groups_low"] = whole["ratio"] * math.exp(-half)
-    whole["ratio_jackknife_groups_high"] = whole["ratio"] * math.exp(half)
+    ends = jackknife(whole["ratio"], ratios, level)
+    whole["ratio_jackknife_groups_low"], whole["ratio_jackknife_groups_high"] = ends
 
 
 def of_task(table: Sequence[Mapping[str, Any]], task: str) -> list[Mapping[str, Any]]:

@@ -8,6 +8,7 @@ admit. See docs/laws.md.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -80,11 +81,20 @@ class Profile(NamedTuple):
 
 
 def profile(log_n: np.ndarray, log_v: np.ndarray, errors: np.ndarray, fit: Fits) -> Profile:
-    """Refit at fixed D; a D is admitted if its SSE passes the F test against the best at 95 %."""
+    """Refit at fixed D; a D is admitted if its SSE passes the F test against the best at 95 %.
+
+    What is peculiar about the LLMs bends the curve over N as D does: the test's threshold is
+    scaled by what the split-plot variance of D is larger by than that of independent errors.
+    """
     d = np.unique(np.append(np.linspace(0, 0.98 * errors.min(), PROFILE_STEPS), fit.d[0]))
     fits = fit_many(log_n, log_v, errors[None] - d[:, None], d_max=0.0)
     df = max(len(errors) - 4, 1)
-    limit = fit.sse[0] * (1 + t_quantile(0.975, df) ** 2 / df)
+    rise = t_quantile(0.975, df) ** 2 / df
+    shape = fit.k[0] * np.exp(-fit.alpha[0] * log_n - fit.beta[0] * log_v)
+    jacobian = np.stack([np.ones_like(shape), shape, -shape * log_n, -shape * log_v], axis=1)
+    residual = errors - shape - fit.d[0]
+    scaled = splitplot.allowed_rise(jacobian, residual, _plots(log_n, shape), 0, 0.95)
+    limit = fit.sse[0] * (1 + max(rise, scaled[1] if scaled else 0.0))
     return Profile(fits, d, fits.sse <= max(limit, fits.sse.min()))
 
 
@@ -155,27 +165,39 @@ class LeaveOut(NamedTuple):
 
 
 def leave_one_size_out(
-    log_n: np.ndarray, log_v: np.ndarray, errors: np.ndarray, ratio: float, level: float
+    log_n: np.ndarray, log_v: np.ndarray, errors: np.ndarray, found: Surrogate, level: float
 ) -> LeaveOut | None:
     """Refit without each LLM size; None below three sizes or where a refit has no ratio.
 
-    The jackknife works on ln(alpha / beta), with t quantiles of (sizes - 1) degrees of freedom.
+    `ratios` are those of laws with 0 <= D < 1. The jackknife is that of the estimator behind the
+    split-plot interval, the best member with D free (`found`, of all sizes): on ln(alpha / beta),
+    with t quantiles of (sizes - 1) degrees of freedom.
     """
     sizes = np.unique(log_n)
     if len(sizes) < 3:
         return None
-    ratios = []
+    ratios, free = [], []
     for size in sizes:
         keep = log_n != size
-        fit = fit_many(log_n[keep], log_v[keep], errors[None, keep])
+        part = log_n[keep], log_v[keep], errors[keep]
+        fit = fit_many(*part[:2], part[2][None])
         if not (np.isfinite(fit.sse[0]) and fit.alpha[0] > 0 and fit.beta[0] > 0):
             return None
         ratios.append(float(fit.alpha[0] / fit.beta[0]))
-    logs = np.log(ratios)
-    n = len(sizes)
-    se = math.sqrt((n - 1) / n * float(((logs - logs.mean()) ** 2).sum()))
-    half = t_quantile((1 + level) / 2, n - 1) * se
-    return LeaveOut(ratios, (ratio * math.exp(-half), ratio * math.exp(half)))
+        best = surrogate(*part, fit)
+        free.append(best.alpha / best.beta if best.alpha > 0 and best.beta > 0 else math.nan)
+    whole = found.alpha / found.beta if found.alpha > 0 and found.beta > 0 else math.nan
+    if not np.isfinite([whole, *free]).all():
+        return None
+    return LeaveOut(ratios, jackknife(whole, free, level))
+
+
+def jackknife(ratio: float, others: Sequence[float], level: float) -> Interval:
+    """The interval of a ratio from those with one part of the data left out each, on the log."""
+    logs, n = np.log(others), len(others)
+    spread = math.sqrt((n - 1) / n * float(((logs - logs.mean()) ** 2).sum()))
+    half = t_quantile((1 + level) / 2, n - 1) * spread
+    return ratio * math.exp(-half), ratio * math.exp(half)
 
 
 def _plots(log_n: np.ndarray, shape: np.ndarray) -> np.ndarray:

@@ -3,9 +3,8 @@
 An exponent depends on D, and D is bounded, so the interval is a profile's: the exponent is held
 further and further from its estimate, all else is fitted anew under the bounds, and what passes an
 F test on the sum of squares is inside. That test takes errors for independent, but an LLM under
-several compressors has one peculiarity; its threshold is scaled by what the split-plot variance and
-its degrees of freedom (`splitplot`) make of the linearised model's, with every D free or held,
-whichever is more (as Rao and Scott, 1984, scale likelihood ratios of clustered data).
+several compressors has one peculiarity, so its threshold is scaled (`splitplot.allowed_rise`), with
+every D free or held, whichever allows more.
 """
 
 from typing import NamedTuple
@@ -14,7 +13,6 @@ import numpy as np
 
 from vtc.law import splitplot
 from vtc.law.shared import Data, SharedFit, held_exponent
-from vtc.law.studentt import t_quantile
 
 # Steps outwards, in standard errors at fixed D.
 _OFFSETS = 2.0 ** np.arange(-1, 9, 0.5)
@@ -39,10 +37,10 @@ def exponent_intervals(data: Data, share: str, fit: SharedFit, level: float) -> 
     best, n_exponents = exponents(fit, share), held.jacobian.shape[1] - data.n_groups
     ends = np.empty((n_exponents, 2))
     for index in range(n_exponents):
-        reach = [_reach(model, index, level) for model in (held, free)]
-        if reach[0] is None or reach[1] is None:
+        first, other = (splitplot.allowed_rise(*model, index, level) for model in (held, free))
+        if first is None or other is None:
             return None
-        unit, rise = reach[0][0], max(found[1] for found in reach if found is not None)
+        unit, rise = first[0], max(first[1], other[1])
         limit = float(fit.sse[0]) * (1 + rise)
         for end, sign in enumerate((-1.0, 1.0)):
             offsets = sign * unit * _OFFSETS
@@ -70,28 +68,6 @@ def linearise(data: Data, share: str, fit: SharedFit) -> Linear:
     ]
     plots = (data.llm[:, None] == np.unique(data.llm)) * shape[:, None]
     return Linear(np.concatenate(columns, axis=1), data.errors - fitted, plots)
-
-
-def _reach(model: Linear, index: int, level: float) -> tuple[float, float] | None:
-    """An exponent's split-plot standard error, and the share by which the SSE may rise.
-
-    Of independent errors that share is t^2 / df; it grows by the square of what the split-plot
-    interval is longer by. None without degrees of freedom.
-    """
-    strata = splitplot.split(*model)
-    df = len(model.residual) - np.linalg.matrix_rank(model.jacobian)
-    if strata is None or df < 1:
-        return None
-    gradient = np.zeros(len(strata.solver))
-    gradient[index] = 1.0
-    se, _ = splitplot.standard_error(strata, gradient)
-    half = splitplot.half_width(strata, gradient, level)
-    left = model.residual - model.jacobian @ (strata.solver @ model.residual)
-    plain = float(np.linalg.norm(strata.solver[index]) * np.linalg.norm(left)) / df**0.5
-    if not (se > 0 and plain > 0):
-        return None
-    t = t_quantile((1 + level) / 2, df)
-    return se, t**2 / df * (half / (t * plain)) ** 2
 
 
 def _crossing(offsets: np.ndarray, sse: np.ndarray, best: float, limit: float) -> float:

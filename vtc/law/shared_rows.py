@@ -14,7 +14,7 @@ import numpy as np
 from vtc.errors import NoAnswerError
 from vtc.law import splitplot
 from vtc.law.estimate import INTERVAL_METHOD
-from vtc.law.intervals import D_FLOOR, MAX_LOG_SE, Strata
+from vtc.law.intervals import D_FLOOR, MAX_LOG_SE, Strata, jackknife
 from vtc.law.points import Points
 from vtc.law.rows import (
     Settings,
@@ -28,7 +28,7 @@ from vtc.law.rows import (
 )
 from vtc.law.shared import Data, SharedFit, fit_shared, refit_shared
 from vtc.law.shared_intervals import exponent_intervals, linearise
-from vtc.law.studentt import incomplete_beta, t_quantile
+from vtc.law.studentt import incomplete_beta
 from vtc.law.varpro import Fits, fit_many
 from vtc.tables.specs import LAW
 
@@ -58,7 +58,7 @@ def shared_rows(groups: Sequence[Points], settings: Settings, share: str) -> lis
     if not np.isfinite(fit.sse[0]):
         raise NoAnswerError(f"{where}: no power law fits all groups")
     linear = _linearise(data, share, fit)
-    ratios = _ratios(fit)[0]
+    ratios = _ratios(_with_d_free(data, share, fit))[0]
     without = _without_each_size(data, share)
     p_value = _sharing_p(data, share, fit)
     draws = _draws(data, share, fit, linear.strata, settings)
@@ -88,7 +88,8 @@ def shared_rows(groups: Sequence[Points], settings: Settings, share: str) -> lis
             _add_interval(row, linear, share, g, settings.level)
         if alone is not None:
             _add_exponents(row, alone, 1 if share == "exponents" else 1 + g)
-        _add_without(row, ratios[g], [one[g] for one in without], settings.level)
+        if without and row["ratio"] is not None:
+            _add_without(row, ratios[g], g, without, settings.level)
         if draws is not None:
             _add_draws(row, draws, g)
         add_optimum(row, settings.text_tokens)
@@ -126,8 +127,7 @@ def _one(fit: SharedFit, g: int, sse: float) -> Fits:
 
 
 def _linearise(data: Data, share: str, fit: SharedFit) -> _Linear:
-    if (fit.d[0] <= 0).any():
-        fit = fit_shared(data, share, d_min=D_FLOOR)
+    fit = _with_d_free(data, share, fit)
     model = linearise(data, share, fit)
     member = (data.group[:, None] == np.arange(data.n_groups)) * 1.0
     # At the floor D and k are one: the law is log-linear there.
@@ -137,6 +137,11 @@ def _linearise(data: Data, share: str, fit: SharedFit) -> _Linear:
         return _Linear(fit.alpha[0], fit.beta[0], None)
     strata = splitplot.split(jacobian, model.residual, model.plots)
     return _Linear(fit.alpha[0], fit.beta[0], strata)
+
+
+def _with_d_free(data: Data, share: str, fit: SharedFit) -> SharedFit:
+    """The best member with every D free below zero; `fit` itself where none is at its bound."""
+    return fit_shared(data, share, d_min=D_FLOOR) if (fit.d[0] <= 0).any() else fit
 
 
 def _add_exponents(row: dict[str, Any], ends: np.ndarray, at: int) -> None:
@@ -167,8 +172,15 @@ def _ratios(fit: SharedFit) -> np.ndarray:
     return np.where(usable, fit.alpha, np.nan) / np.where(usable, fit.beta, 1.0)
 
 
-def _without_each_size(data: Data, share: str) -> list[np.ndarray]:
-    """The groups' ratios [G] without each LLM size; empty below three sizes."""
+class _Without(NamedTuple):
+    """The groups' ratios [G] without an LLM size: with 0 <= D < 1, and of the best D below too."""
+
+    bounded: np.ndarray
+    free: np.ndarray
+
+
+def _without_each_size(data: Data, share: str) -> list[_Without]:
+    """The ratios without each LLM size; empty below three sizes."""
     sizes = np.unique(data.log_n)
     found = []
     for size in sizes if len(sizes) > 2 else ():
@@ -177,21 +189,20 @@ def _without_each_size(data: Data, share: str) -> list[np.ndarray]:
         # Every group must keep enough points of its own.
         if np.bincount(left.group, minlength=data.n_groups).min() < 2:
             return []
-        found.append(_ratios(fit_shared(left, share))[0])
+        fit = fit_shared(left, share)
+        found.append(_Without(_ratios(fit)[0], _ratios(_with_d_free(left, share, fit))[0]))
     return found
 
 
-def _add_without(row: dict[str, Any], ratio: float, others: list[float], level: float) -> None:
-    if not others or not np.isfinite([ratio, *others]).all():
+def _add_without(row: dict[str, Any], ratio: float, g: int, left: list[_Without], level: float):
+    """Fill the range without a size, and the jackknife of the `ratio` with D free, of group g."""
+    bounded, free = ([float(found[g]) for found in part] for part in zip(*left, strict=True))
+    if not np.isfinite([ratio, *bounded, *free]).all():
         return
-    logs, n = np.log(others), len(others)
-    spread = math.sqrt((n - 1) / n * float(((logs - logs.mean()) ** 2).sum()))
-    half = t_quantile((1 + level) / 2, n - 1) * spread
-    row["ratio_without_a_size_low"], row["ratio_without_a_size_high"] = (
-        float(min(others)), float(max(others)),
-    )  # fmt: skip
-    row["ratio_jackknife_low"] = ratio * math.exp(-half)
-    row["ratio_jackknife_high"] = ratio * math.exp(half)
+    row["ratio_without_a_size_low"], row["ratio_without_a_size_high"] = min(bounded), max(bounded)
+    low, high = jackknife(ratio, free, level)
+    row["ratio_jackknife_low"] = min(low, row["ratio"])
+    row["ratio_jackknife_high"] = max(high, row["ratio"])
 
 
 def _sharing_p(data: Data, share: str, fit: SharedFit) -> float | None:

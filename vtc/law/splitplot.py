@@ -75,6 +75,31 @@ def half_width(strata: Strata, gradient: np.ndarray, level: float) -> float:
     return t_quantile((1 + level) / 2, df) * se
 
 
+def allowed_rise(
+    jacobian: np.ndarray, residual: np.ndarray, plots: np.ndarray, index: int, level: float
+) -> tuple[float, float] | None:
+    """The standard error of parameter `index`, and the share by which a profile's SSE may rise.
+
+    Arguments as `split`. Of independent errors that share is t^2 / df, an F test. Points of one
+    LLM are not independent: the share grows by the square of what the split-plot interval of the
+    linearised model is longer by (as Rao and Scott, 1984, scale likelihood ratios of clustered
+    data). None without degrees of freedom.
+    """
+    strata = split(jacobian, residual, plots)
+    df = len(residual) - np.linalg.matrix_rank(jacobian)
+    if strata is None or df < 1:
+        return None
+    gradient = np.zeros(len(strata.solver))
+    gradient[index] = 1.0
+    se, _ = standard_error(strata, gradient)
+    left = residual - jacobian @ (strata.solver @ residual)
+    plain = float(np.linalg.norm(strata.solver[index]) * np.linalg.norm(left)) / df**0.5
+    if not (se > 0 and plain > 0):
+        return None
+    t = t_quantile((1 + level) / 2, df)
+    return se, t**2 / df * (half_width(strata, gradient, level) / (t * plain)) ** 2
+
+
 def draw_noise(strata: Strata, n_draws: int, rng: np.random.Generator) -> np.ndarray:
     """Draws [R, n] of the errors' noise; the two variances are drawn too, from their chi-squares.
 
