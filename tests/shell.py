@@ -21,9 +21,9 @@ for _quiet, _value in (
     ("HF_HUB_VERBOSITY", "error"),
 ):
     os.environ.setdefault(_quiet, _value)
-_SERVER = multiprocessing.get_context("forkserver")
+SERVER = multiprocessing.get_context("forkserver")
 # Nothing of vtc: a command that forgets to load a part of it fails here as it would from a shell.
-_SERVER.set_forkserver_preload(
+SERVER.set_forkserver_preload(
     [
         "bitsandbytes", "datasets", "peft", "pyarrow.parquet", "rich.table", "scipy.optimize",
         "scipy.stats", "torch", "transformers.trainer",
@@ -51,7 +51,7 @@ def started(
     """Such a process, under way; `streams` are the files of its stdin, stdout and stderr."""
     files = [str(stream) for stream in streams or [Path(os.devnull)] * 3]
     words, here = [str(argument) for argument in arguments], str(cwd or Path.cwd())
-    child = _SERVER.Process(target=_run, args=(words, files, here, dict(os.environ)))
+    child = SERVER.Process(target=_run, args=(words, files, here, dict(os.environ)))
     child.start()
     return child
 
