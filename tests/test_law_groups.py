@@ -366,6 +366,17 @@ def test_held_out_sizes_are_predicted_with_intervals():
     assert bare["holdout_predicted"] == row["holdout_predicted"]
 
 
+@pytest.mark.parametrize("errors", [(0.001, 0.06), (0.94, 0.999)])
+def test_intervals_of_held_out_runs_are_shares(errors):
+    rng = np.random.default_rng(0)
+    rows = [{**r, "error": float(e)} for r, e in
+            zip(table({"a": THREE["a"]}), rng.uniform(*errors, 28), strict=True)]  # fmt: skip
+    [row] = fit(rows, holdout="n_params>=7b", n_draws=200)
+    assert all(0 <= low <= high <= 1
+               for low, high in zip(row["holdout_low"], row["holdout_high"], strict=True))  # fmt: skip
+    assert 0.0 in row["holdout_low"] or 1.0 in row["holdout_high"]
+
+
 def test_intervals_of_held_out_runs_cover_them():
     inside = [
         fit(table({"a": (0.5, 0.3, 0.1, 0.1)}, seed=seed), holdout="n_params>=7b", n_draws=300)[0]

@@ -7,7 +7,7 @@ import numpy as np
 
 from vtc.law import intervals, splitplot
 from vtc.law.points import Point, Points
-from vtc.law.power import BILLION
+from vtc.law.power import BILLION, central
 from vtc.law.rows import Settings, arrays
 from vtc.law.varpro import Fits
 
@@ -39,10 +39,10 @@ def foretell(
     lines = -draws.alpha[:, None] * new_n - draws.beta[:, None] * new_v
     laws = draws.k[:, None] * np.exp(np.minimum(lines, 300.0)) + draws.d[:, None]
     runs = laws + splitplot.draw_new(found.strata, plots, len(laws), rng)
-    low, high = np.quantile(runs, [(1 - row["level"]) / 2, (1 + row["level"]) / 2], axis=0)
-    measured = np.array([p.error for p in out])
+    ends = [central(column.tolist(), row["level"]) for column in runs.T]
+    inside = [low <= p.error <= high for (low, high), p in zip(ends, out, strict=True)]
     return {
-        "holdout_low": low.tolist(),
-        "holdout_high": high.tolist(),
-        "holdout_inside": float(((low <= measured) & (measured <= high)).mean()),
+        "holdout_low": [low for low, _ in ends],
+        "holdout_high": [high for _, high in ends],
+        "holdout_inside": sum(inside) / len(inside),
     }

@@ -41,9 +41,7 @@ class PowerLaw:
         """Central interval of the law's mean error from the draws; None without draws."""
         if not self.draws:
             return None
-        values = sorted(power(*draw, n_params, visual_tokens) for draw in self.draws)
-        tail = (1 - level) / 2
-        return quantile(values, tail), quantile(values, 1 - tail)
+        return central([power(*draw, n_params, visual_tokens) for draw in self.draws], level)
 
 
 def power(
@@ -71,6 +69,16 @@ def from_row(row: Mapping[str, Any]) -> PowerLaw:
         *(row.get(f"draw_{name}") or () for name in ("k", "alpha", "beta", "d")), strict=True
     )
     return PowerLaw(row["k"], row["alpha"], row["beta"], row["d"], tuple(draws))
+
+
+def central(errors: Sequence[float], level: float) -> tuple[float, float]:
+    """Central interval of drawn errors within [0, 1]: an error is a share.
+
+    Far from the data, and under the noise of a run, draws may leave it.
+    """
+    values, tail = sorted(errors), (1 - level) / 2
+    low, high = (min(max(quantile(values, share), 0.0), 1.0) for share in (tail, 1 - tail))
+    return low, high
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:

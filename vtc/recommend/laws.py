@@ -9,7 +9,7 @@ from typing import Any
 
 from vtc.catalog import laws
 from vtc.errors import InputError
-from vtc.law.power import PowerLaw, from_row, quantile
+from vtc.law.power import PowerLaw, central, from_row
 from vtc.tables import specs
 from vtc.tables.read import read_rows, title
 
@@ -79,20 +79,13 @@ class Mix:
         )
 
     def interval(self, n_params: float, visual_tokens: float) -> tuple[float, float] | None:
-        """Central interval of the mean error at the law's own level; None without draws.
-
-        An error is a share: far from the data draws may pass 1, where the interval ends.
-        """
+        """Central interval of the mean error at the law's own level; None without draws."""
+        if not self.draws:
+            return None
         level = self.row["level"] or 0.95
         if len(self.parts) == 1:
-            found = self.parts[0].law.interval(n_params, visual_tokens, level)
-        elif self.draws:
-            tail = (1 - level) / 2
-            values = sorted(draw.error(n_params, visual_tokens) for draw in self.draws)
-            found = quantile(values, tail), quantile(values, 1 - tail)
-        else:
-            return None
-        return found and (min(found[0], 1.0), min(found[1], 1.0))
+            return self.parts[0].law.interval(n_params, visual_tokens, level)
+        return central([draw.error(n_params, visual_tokens) for draw in self.draws], level)
 
     def covers(self, n_params: float, visual_tokens: float) -> bool:
         """Whether N and V lie within what every law was fitted on."""
