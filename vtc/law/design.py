@@ -8,6 +8,7 @@ The laws are still fitted by plain least squares, so this is the interval that `
 with each mean square at its expectation.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -131,11 +132,13 @@ def expected(design: Sums, gradient: np.ndarray, noise: Noise, unit: float) -> E
     shared = (np.swapaxes(cross, -1, -2) @ weights)[..., 0]
     shared = (shared * shared).sum(-1)
     run, llm = noise.run_sd**2, noise.llm_sd**2 / unit
-    variance = within * run + shared * llm
     df_within, df_between, plot_size = _degrees(design, gram, cross, inverse, known)
     part = np.where(df_between > 0, shared / np.maximum(plot_size, 1e-300), 0.0)
     between = part * (run + plot_size * llm)
+    # The fit floors this at zero too: in lopsided designs both say more than the variance is.
     rest = np.maximum(within - part, 0.0) * run
+    # With nothing left between LLMs the fit cannot see their part; it is there all the same.
+    variance = np.where(df_between > 0, rest + between, within * run + shared * llm)
     spread = rest**2 / np.maximum(df_within, 1) + between**2 / np.maximum(df_between, 1)
     df = np.where(spread > 0, (rest + between) ** 2 / np.maximum(spread, 1e-300), df_within)
     return Expected(np.sqrt(variance), np.where(df_within >= 1, df, 0.0))
@@ -166,19 +169,21 @@ def half_width(found: Expected, level: float) -> float:
     return t_quantile((1 + level) / 2, float(found.df)) * float(found.se)
 
 
-class Widths:
-    """Half widths of many designs at once, for ranking: ln t is interpolated, to a part in 10^4."""
+def log_widths(found: Expected, level: float) -> np.ndarray:
+    """ln of each half width; without degrees of freedom 1000.
 
-    def __init__(self, level: float) -> None:
-        exact = [t_quantile((1 + level) / 2, 1 / max(x, 1 / _MANY)) for x in _KNOTS.tolist()]
-        self._log_t = np.log(exact)
+    For ranking many designs: ln t is interpolated in 1 / df, to a part in 1000.
+    """
+    some = found.df > 0
+    inverse = np.where(some, 1 / np.maximum(found.df, 1.0), 0.0)
+    log_t = np.interp(inverse, _KNOTS, _log_t(level))
+    return np.where(some, np.log(np.maximum(found.se, 1e-300)) + log_t, _NO_INTERVAL)
 
-    def logs(self, found: Expected) -> np.ndarray:
-        """ln of each half width; without degrees of freedom 1000."""
-        some = found.df > 0
-        inverse = np.where(some, 1 / np.maximum(found.df, 1.0), 0.0)
-        log_t = np.interp(inverse, _KNOTS, self._log_t)
-        return np.where(some, np.log(np.maximum(found.se, 1e-300)) + log_t, _NO_INTERVAL)
+
+@cache
+def _log_t(level: float) -> np.ndarray:
+    """ln of Student's t at the knots."""
+    return np.log([t_quantile((1 + level) / 2, 1 / max(x, 1 / _MANY)) for x in _KNOTS.tolist()])
 
 
 def likely_llm_sd(

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from vtc.law.design import Noise, Sums, Widths, expected
+from vtc.law.design import Noise, Sums, expected, log_widths
 from vtc.law.design_forms import Told, Views
 from vtc.law.design_pool import Pool
 
@@ -44,8 +44,7 @@ class Narrowing:
     """Gains in ln of an interval's width."""
 
     def __init__(self, pool: Pool, gradient: np.ndarray, noise: Noise, level: float) -> None:
-        self._pool, self._gradient, self._noise = pool, gradient, noise
-        self._widths = Widths(level)
+        self._pool, self._gradient, self._noise, self._level = pool, gradient, noise, level
         self.design = pool.base
 
     def alone(self) -> np.ndarray:
@@ -65,7 +64,7 @@ class Narrowing:
 
     def _log_width(self, design: Sums) -> np.ndarray:
         found = expected(design, self._gradient, self._noise, self._pool.unit)
-        return self._widths.logs(found)
+        return log_widths(found, self._level)
 
 
 class Step(NamedTuple):
