@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from vtc.law.power import BILLION
+from vtc.tables.quantity import format_count, format_flops
 
 
 def describe(rows: Sequence[dict[str, Any]]) -> list[str]:
     """The ranking of one task in sentences: who leads, who ties, what it means for the advice."""
     first = rows[0]
-    lines = [f"{first['task']}: {len(rows)} forms over {first['n_points']} points."]
+    what = f"form {first['form']}" if len(rows) == 1 else f"{len(rows)} forms"
+    lines = [f"{first['task']}: {what} over {first['n_points']} points."]
     for criterion, word in (
         ("aicc", "AICc"),
         ("loo_point", "leaving out a point"),
@@ -26,15 +27,15 @@ def describe(rows: Sequence[dict[str, Any]]) -> list[str]:
             lines.append(f"  {', '.join(named)}: {sentence}")
     best = [row["best_v"] for row in rows]
     lines.append(
-        f"  Best V at {first['flops']:.3g} FLOP and Q = {first['text_tokens']:g}: "
-        f"{min(best):.3g} to {max(best):.3g} by form."
+        f"  Best V at {format_flops(first['flops'])} and Q = {first['text_tokens']:g}: "
+        f"{_range([f'{v:.3g}' for v in (min(best), max(best))], rows)}."
     )
     for index, (n, v) in enumerate(
         zip(first["at_n_params"], first["at_visual_tokens"], strict=True)
     ):
         found = [row["at_error"][index] for row in rows]
-        ends = f"{_share(min(found))} to {_share(max(found))}"
-        lines.append(f"  Error at N = {n / BILLION:.3g}B, V = {v:g}: {ends}.")
+        ends = _range([_share(min(found)), _share(max(found))], rows)
+        lines.append(f"  Error at N = {format_count(n)}, V = {v:g}: {ends}.")
     return lines
 
 
@@ -48,6 +49,13 @@ _SENTENCES = {
     "best_v_at_end": "the best V is the fewest or the most measured.",
     "extrapolates": "the best N lies outside the sizes measured.",
 }
+
+
+def _range(ends: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
+    """The least and the most over the forms; one figure where they read the same."""
+    if ends[0] == ends[1]:
+        return ends[0] + " by every form" * (len(rows) > 1)
+    return f"{ends[0]} to {ends[1]} by form"
 
 
 def _share(error: float) -> str:

@@ -108,20 +108,44 @@ def _step(
 def non_negative(basis: np.ndarray, errors: np.ndarray) -> Projected:
     """Least squares with coefficients >= 0: `basis` [B, n, q], errors [n]; every active set."""
     b, q = basis.shape[0], basis.shape[2]
-    scale = np.maximum(np.linalg.norm(basis, axis=1), 1e-300)
+    scale = np.maximum(np.sqrt(np.einsum("bnq,bnq->bq", basis, basis)), 1e-300)
     unit = basis / scale[:, None, :]
     gram = unit.transpose(0, 2, 1) @ unit
     moment = errors @ unit
     coefficients = np.zeros((b, q))
     gain = np.zeros(b)
     for size in range(1, q + 1):
-        for columns in map(list, combinations(range(q), size)):
-            part = gram[:, columns][:, :, columns] + 1e-13 * np.eye(size)
-            found = np.linalg.solve(part, moment[:, columns, None])[:, :, 0]
-            gained = (found * moment[:, columns]).sum(axis=1)
-            better = (found >= 0).all(axis=1) & (gained > gain)
+        for columns in combinations(range(q), size):
+            found = _solved(gram, moment, columns)
+            least, gained = found[0], 0.0
+            for column, value in zip(columns, found, strict=True):
+                gained = gained + value * moment[:, column]
+                least = np.minimum(least, value)
+            better = (least >= 0) & (gained > gain)
+            if not better.any():
+                continue
             coefficients[better] = 0.0
-            coefficients[np.ix_(better, columns)] = found[better]
+            for column, value in zip(columns, found, strict=True):
+                coefficients[better, column] = value[better]
             gain = np.where(better, gained, gain)
     residual = (unit @ coefficients[:, :, None])[:, :, 0] - errors
     return Projected(coefficients / scale, residual)
+
+
+def _solved(gram: np.ndarray, moment: np.ndarray, columns: tuple[int, ...]) -> list[np.ndarray]:
+    """The normal equations of some columns of unit length, a value [B] a column.
+
+    One and two in closed form: a descent asks a hundred thousand times for a handful of rows.
+    """
+    ridge = 1 + 1e-13
+    if len(columns) == 1:
+        return [moment[:, columns[0]] / ridge]
+    if len(columns) == 2:
+        i, j = columns
+        cross = gram[:, i, j]
+        determinant = ridge * ridge - cross * cross
+        first = (ridge * moment[:, i] - cross * moment[:, j]) / determinant
+        return [first, (ridge * moment[:, j] - cross * moment[:, i]) / determinant]
+    at = list(columns)
+    part = gram[:, at][:, :, at] + 1e-13 * np.eye(len(at))
+    return list(np.linalg.solve(part, moment[:, at, None])[:, :, 0].T)
