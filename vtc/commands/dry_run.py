@@ -84,19 +84,26 @@ def _toml(value: Any) -> str:
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def models_of(run: Path) -> dict[str, Any]:
+def models_of(run: Path, repeats: int | None = None) -> dict[str, Any]:
     """The models a run is made of, by the folders where they stand now.
+
+    Its visual tokens are fed `repeats` times, or as often as the run was trained.
 
     Raises InputError if one is gone or has changed.
     """
+    from vtc.compress.serving import repeats_of
     from vtc.model.run import read_manifest
     from vtc.model.sources import locate
 
     manifest = read_manifest(run)
     places = {part: locate(manifest[part], run) for part in ("encoder", "llm")}
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))
-    places["settings"] = config.get("compressor_settings")
-    return {**places, **{name: manifest[name] for name in ("compressor", "visual_tokens")}}
+    return {
+        **places,
+        **{name: manifest[name] for name in ("compressor", "visual_tokens")},
+        "settings": config.get("compressor_settings"),
+        "repeats": repeats or repeats_of(manifest),
+    }
 
 
 def _gpu(name: str | None) -> Any:

@@ -107,9 +107,11 @@ def jobs_of(planned: Any) -> list[Any]:
         )
         asked = settings["train_visual_tokens"] or planned.turns
         asked = asked and options.Turns().convert(asked, None, None)
+        repeats = settings["repeat_visual_tokens"] or planned.repeats
+        repeats = click.IntRange(1).convert(repeats or 1, None, None)
         models = [
             {"encoder": planned.encoder, "llm": planned.llm, "compressor": compressor,
-             "visual_tokens": tokens, "settings": own}
+             "visual_tokens": tokens, "settings": own, "repeats": repeats}
             for compressor in planned.compressors
             for tokens in planned.visual_tokens
         ]  # fmt: skip

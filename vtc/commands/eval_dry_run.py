@@ -12,6 +12,7 @@ class Sitting(NamedTuple):
 
     run_id: str
     visual_tokens: int
+    repeats: int
     sight: str
     llm: Any
     encoder: Any
@@ -58,7 +59,7 @@ def report(
     for sitting, own in zip(sittings, costs, strict=True):
         for exam, found in zip(exams, own, strict=True):
             yield (
-                f"estimate = {sitting.run_id} at V = {sitting.visual_tokens} on "
+                f"estimate = {sitting.run_id} at V = {_fed(sitting)} on "
                 f"{exam.benchmark.name}: prompts of up to {found.text_tokens} text and "
                 f"{found.visual_tokens} visual tokens, prefill {format_flops(found.prefill)} "
                 f"({format_flops(found.prefill / len(exam.items))} an item), compressor "
@@ -80,17 +81,24 @@ def sittings_of(folder: Path, how: Any) -> list[Sitting]:
 
     Raises InputError if it, or what it stands on, is not there, and for a V that it cannot serve.
     """
-    from vtc.compress.serving import check_served
+    from vtc.compress.serving import check_served, repeats_of
     from vtc.model.manifest import read_manifest
 
     manifest = read_manifest(folder)
     turns = how.served(manifest)
     for v in turns:
         check_served(folder, manifest, v)
-    return [_sitting(folder, v) for v in turns]
+    repeats = how.repeat_visual_tokens or repeats_of(manifest)
+    return [_sitting(folder, v, repeats) for v in turns]
 
 
-def _sitting(folder: Path, visual_tokens: int) -> Sitting:
+def _fed(sitting: Sitting) -> str:
+    """V, and how often it is fed where that is more than once."""
+    repeats = f" x {sitting.repeats}" if sitting.repeats > 1 else ""
+    return f"{sitting.visual_tokens}{repeats}"
+
+
+def _sitting(folder: Path, visual_tokens: int, repeats: int) -> Sitting:
     from vtc.catalog.shapes import encoder_from_config, llm_from_config
     from vtc.compress.statement import statement
     from vtc.evaluate.vision import sight_of
@@ -119,6 +127,7 @@ def _sitting(folder: Path, visual_tokens: int) -> Sitting:
     return Sitting(
         manifest["run_id"],
         visual_tokens,
+        repeats,
         sight_of(folder).encoder,
         llm,
         encoder,
@@ -137,10 +146,11 @@ def cost(sitting: Sitting, exam: Any, how: Any) -> Prefill:
     from vtc.evaluate.answering import LIKELIHOOD
     from vtc.evaluate.prompts import tokenise
 
-    processor, llm, v = sitting.processor, sitting.llm, sitting.visual_tokens
+    processor, llm = sitting.processor, sitting.llm
+    fed = sitting.visual_tokens * sitting.repeats
     prompts = tokenise(exam.items, processor.tokenizer, 1, processor.query_position)
     counts = Counter(
-        (prompt.n_text_tokens, v * len(item.images))
+        (prompt.n_text_tokens, fed * len(item.images))
         for prompt, item in zip(prompts, exam.items, strict=True)
     )
     written = 1 if how.answer_by == LIKELIHOOD else exam.benchmark.max_new_tokens

@@ -74,6 +74,13 @@ from vtc.errors import InputError
     help="V, one or several, of runs whose compressor serves several (mqt, m3), or of "
     "--compressor: 1,4,16. [default: the runs' own]",
 )
+@click.option(
+    "--repeat-visual-tokens",
+    type=click.IntRange(1),
+    metavar="K",
+    help="Feed the LLM an image's V tokens K times in a row, K V in all. [default: as the runs "
+    "were trained]",
+)
 @click.option("--device", help="Device, such as cpu or cuda. [default: cuda where there is one]")
 @click.option(
     "--workers",
@@ -106,7 +113,7 @@ def evaluate(
     max_new_tokens, answer_by, batch_size, dtype, load_4bit, device, workers, engine,
     vllm_python, resume, dry_run,
     compat, incomplete, by, average, sets, out, fmt, force, compressor, compressor_settings,
-    visual_tokens,
+    visual_tokens, repeat_visual_tokens,
 ) -> None:  # fmt: skip
     """Let finished RUNS answer benchmarks; write one row an answer, and the scores.
 
@@ -176,11 +183,11 @@ def evaluate(
 
         how = settings(
             batch_size, dtype, device, features, load_4bit, answer_by=answer_by, workers=workers,
-            vllm=vllm, visual_tokens=turns,
+            vllm=vllm, visual_tokens=turns, repeat_visual_tokens=repeat_visual_tokens,
         )  # fmt: skip
         exams = [Exam.of(*pair) for pair in chosen]
         folders = folders_of(runs, refit)
-        warn_untrained(folders, turns)
+        warn_untrained(folders, turns, repeat_visual_tokens)
         if dry_run:
             from vtc.commands.eval_dry_run import report
 
@@ -223,15 +230,18 @@ def _scores_of(predictions: Path, scores: str | None, scoring: Scoring) -> str:
     return f"; {scores} is made from it" if scores != "-" else ""
 
 
-def warn_untrained(runs: Sequence[str | Path], visual_tokens: Sequence[int]) -> None:
-    """Say, once a run, at which of these V it was not trained."""
+def warn_untrained(
+    runs: Sequence[str | Path], visual_tokens: Sequence[int], repeats: int | None = None
+) -> None:
+    """Say, once a run, at which of these V, and how often fed, it was not trained."""
     from vtc import console
-    from vtc.compress.serving import untrained
+    from vtc.compress.serving import other_repeats, untrained
     from vtc.model.manifest import read_manifest
 
-    for run in runs if visual_tokens else ():
-        words = untrained(run, read_manifest(run), visual_tokens)
-        if words:
+    for run in runs if visual_tokens or repeats else ():
+        manifest = read_manifest(run)
+        of_v = untrained(run, manifest, visual_tokens) if visual_tokens else None
+        for words in filter(None, (of_v, other_repeats(run, manifest, repeats))):
             console.say(words)
 
 

@@ -74,7 +74,7 @@ def finetune(runs, samples, method, **flags) -> None:
     )
     lora = LoraSettings(r, alpha, dropout, tuple(filter(None, (targets or "").split(","))))
     more = {name: flags.pop(name) for name in ("turns", "max_questions")}
-    where = training.take_job_flags(flags)
+    where = {**training.take_job_flags(flags), "repeats": flags["repeat_visual_tokens"]}
     request = training.Request.of(samples, flags, FINETUNE, method=method, lora=lora, **more)
     job = FinetuneJob(
         tuple(Path(run) for run in runs), method=method, lora_targets=lora.targets, **where
@@ -85,7 +85,7 @@ def finetune(runs, samples, method, **flags) -> None:
     if request.dry_run:
         from vtc.commands.dry_run import models_of
 
-        models = [(folder, models_of(run)) for run, folder in plan]
+        models = [(folder, models_of(run, job.repeats)) for run, folder in plan]
         return request.describe(models, job.saving.keep)
 
     from vtc.train.finetune import finetune_runs

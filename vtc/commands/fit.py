@@ -145,13 +145,14 @@ def _material(table: str):
     from vtc import console
     from vtc.evaluate.influences import is_predictions, read_influences
     from vtc.evaluate.uneven import uneven
-    from vtc.law.points import read_table
+    from vtc.law.points import read_table, without_repeated
     from vtc.law.run import Material
 
     if is_predictions(table):
         found = Material(*read_influences(table))
     else:
         found = Material(read_table(table))
-    for sentence in uneven(found.rows):
-        console.say(sentence)
+    for sentence in (*uneven(found.rows), without_repeated(found.rows)):
+        if sentence:
+            console.say(sentence)
     return found

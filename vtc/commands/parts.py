@@ -13,11 +13,12 @@ def parts_of(
     compressor: str,
     visual_tokens: int,
     settings: Mapping[str, Any] | None = None,
+    repeats: int = 1,
 ) -> Any:
     """The models of a training: shapes from their folders, the catalog or the hub's files.
 
-    The compressor, with `settings` of its own, states its own costs. Raises InputError
-    for a model that is nowhere.
+    The compressor, with `settings` of its own, states its own costs; the LLM is fed its visual
+    tokens `repeats` times. Raises InputError for a model that is nowhere.
     """
     from vtc.catalog import encoders, llms
     from vtc.cost.job import Parts
@@ -25,7 +26,7 @@ def parts_of(
     vision, text = shape_of(encoders.shape, encoder), shape_of(llms.shape, llm)
     own = json.dumps(settings, sort_keys=True)
     cost = _stated(compressor, vision, text.hidden_size, visual_tokens, own)
-    return Parts(llm, text, encoder, vision, compressor, cost, visual_tokens)
+    return Parts(llm, text, encoder, vision, compressor, cost, visual_tokens * repeats)
 
 
 def turns_of(models: Mapping[str, Any], asked: Any = None) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def turns_of(models: Mapping[str, Any], asked: Any = None) -> dict[str, Any]:
     from vtc.compress.registry import find
 
     own = parts_of(**models)
-    name, v = own.compressor_name, own.visual_tokens
+    name, v = own.compressor_name, models["visual_tokens"]
     check_turns(name, own.encoder.grid, v, asked)
     if asked is not None:
         settings["trained"] = None if asked == "published" else list(asked)

@@ -59,6 +59,7 @@ def measured(setting: Setting) -> tuple[list[dict[str, Any]], Any]:
         for v, q, cached, batch in grid:
             if not subject.is_run and model.config.visual_tokens != v:
                 give_compressor(model, v)
+            fed = v * model.config.repeat_visual_tokens
             service = Service(q, cached, setting.generated, 1, batch)
             timing = measure.measure(model, service, v, setting.repeats)
             compressor = model.model.compressor
@@ -73,23 +74,23 @@ def measured(setting: Setting) -> tuple[list[dict[str, Any]], Any]:
                 subject.llm,
                 subject.encoder,
                 cost,
-                v,
+                fed,
                 service,
                 timing,
                 4 if dtype == "fp32" else 2,
             )
             own = {**subject.names, "device": _name(device, torch), "dtype": dtype}
-            rows.append({**own, **_row(service, v, timing), "n_repeats": setting.repeats})
+            rows.append({**own, **_row(service, fed, timing), "n_repeats": setting.repeats})
             advance(1)
     return rows, measure.calibrate(points)
 
 
-def _row(service: Any, v: int, found: Any) -> dict[str, Any]:
+def _row(service: Any, fed: int, found: Any) -> dict[str, Any]:
     times = {name: 1e3 * seconds for name, seconds in found.seconds.items()}
     return {
         "batch": service.batch,
         "images": 1,
-        "visual_tokens": v,
+        "visual_tokens": fed,
         "text_tokens": float(service.text_tokens),
         "cached_prefix": float(service.cached_tokens),
         "generated_tokens": float(service.generated_tokens),

@@ -64,6 +64,8 @@ class Scoring(NamedTuple):
         names = ["run_id", *more, "n_params", "visual_tokens", "benchmark"]
         if any(row.get("compressor_settings") for row in rows):
             names[1:1] = ["compressor_settings"]
+        if any(row.get("visual_tokens_repeated") for row in rows):
+            names.insert(names.index("visual_tokens") + 1, "visual_tokens_repeated")
         if not self.by:
             return [*names, "score", "stderr", "chance", "n_items"]
         points = ["points"] if any(row["points"] is not None for row in rows) else []

@@ -59,10 +59,11 @@ def train_projector(
     """Train a compressor between a frozen encoder and a frozen LLM (LLaVA's stage 1).
 
     Only the compressor trains. Every compressor with every V gives a run folder OUT/COMPRESSOR-vV,
-    such as OUT/tokenpacker-v16, of several seeds OUT/COMPRESSOR-vV-sSEED, with the compressor's
-    weights; the backbones stay where they are. All runs of a command share the backbones, and those
-    of one seed each batch's pass of the encoder; each ends as it would alone. SAMPLES are tables of
-    check-data, LLaVA JSON, or Hugging Face datasets whose images are files (see docs/data.md).
+    such as OUT/tokenpacker-v16 (v4x4 of four tokens fed four times), of several seeds
+    OUT/COMPRESSOR-vV-sSEED, with the compressor's weights; the backbones stay where they are. All
+    runs of a command share the backbones, and those of one seed each batch's pass of the encoder;
+    each ends as it would alone. SAMPLES are tables of check-data, LLaVA JSON, or Hugging Face
+    datasets whose images are files (see docs/data.md).
 
     \b
     Example:
@@ -79,6 +80,7 @@ def train_projector(
     where = training.take_job_flags(flags)
     turns = flags["train_visual_tokens"]
     preflight.check_parts(encoder, llm, compressors, visual_tokens, turns=turns)
+    preflight.check_trained(compressors)
     preflight.check_features(flags["features"])
     preflight.check_cacheable(compressors if flags["features"] else ())
     own = preflight.check_settings(compressors, compressor_settings)
@@ -87,14 +89,16 @@ def train_projector(
     request = training.Request.of(samples, flags, PROJECTOR, objective=objective, align=align)
     job = ProjectorJob(
         encoder, llm, compressors, visual_tokens,
-        seeds=seeds, compressor_settings=own, **where,
+        seeds=seeds, repeats=flags["repeat_visual_tokens"], compressor_settings=own, **where,
     )  # fmt: skip
     job.check_turns(request.settings)
     job.refuse_mixture(request.settings.weights, request.settings.data_seed)
     job.check_samples(request.samples.rows)
     check_questions(compressors, request.settings)
     if request.dry_run:
-        models = {"encoder": encoder, "llm": llm, "settings": own}
+        models = {
+            "encoder": encoder, "llm": llm, "settings": own, "repeats": job.repeats or 1
+        }  # fmt: skip
         runs = [
             (
                 job.folder(run),

@@ -67,6 +67,13 @@ def stage_options(
             "and up to the run's own V, which is always among them; published: those of the "
             "paper. [default: as the run; in stage 1 its own V alone]",
         ),
+        click.option(
+            "--repeat-visual-tokens",
+            type=click.IntRange(1),
+            metavar="K",
+            help="Feed the LLM an image's V tokens K times in a row, K V in all: more FLOPs, no "
+            "more information. [default: as the run; in stage 1 once]",
+        ),
         option("--max-length", default=2048, help="Tokens of a sample that are kept."),
         option(
             "--dtype",

@@ -13,6 +13,16 @@ def trained_of(manifest: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(manifest.get("trained_visual_tokens") or (manifest["visual_tokens"],))
 
 
+def repeats_of(manifest: Mapping[str, Any]) -> int:
+    """How often a run was trained to be fed each of its visual tokens, by its manifest."""
+    return manifest.get("repeat_visual_tokens") or 1
+
+
+def fed_name(visual_tokens: int, repeats: int) -> str:
+    """V, and how often it is fed, in the names of runs: v16, or v4x4 of four tokens four times."""
+    return f"v{visual_tokens}x{repeats}" if repeats > 1 else f"v{visual_tokens}"
+
+
 def check_served(run: str | Path, manifest: Mapping[str, Any], visual_tokens: int) -> None:
     """Raise InputError, naming the run, for a V at which its compressor cannot show images."""
     name, own = manifest["compressor"], manifest["visual_tokens"]
@@ -43,3 +53,18 @@ def untrained(run: str | Path, manifest: Mapping[str, Any], asked: Sequence[int]
         f"warning: run {run} was trained at V = {listed(trained)}, not at {listed(outside)}: "
         "answers there are not those of a run trained for it"
     )
+
+
+def other_repeats(run: str | Path, manifest: Mapping[str, Any], asked: int | None) -> str | None:
+    """A warning that a run was not trained to be fed its tokens so often; None if it was."""
+    own = repeats_of(manifest)
+    if asked is None or asked == own:
+        return None
+    return (
+        f"warning: run {run} was trained to be fed its visual tokens {_times(own)}, not "
+        f"{_times(asked)}: answers are not those of a run trained for it"
+    )
+
+
+def _times(repeats: int) -> str:
+    return "once" if repeats == 1 else f"{repeats} times"

@@ -64,7 +64,9 @@ def _one_turn(
         asked["visual_tokens"] = visual_tokens
     levels, found["encoder"] = _timed(device, lambda: parts.encode(pixels))
     tokens, found["compressor"] = _timed(device, lambda: parts.compress(levels, **asked))
-    start = _embedded(parts, tokens, ids, s)
+    # As often as the LLM is fed them.
+    fed = torch.stack(parts.as_output(tokens).pooler_output)
+    start = _embedded(parts, fed, ids, s)
     (cache, following), found["prefill"] = _timed(device, lambda: _pass(model, start, cache))
     steps = int(s.generated_tokens) - 1
     if steps > 0:

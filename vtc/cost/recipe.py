@@ -18,7 +18,8 @@ class Planned:
     """One stage of a recipe with one LLM: the flags of its command, as the file states them.
 
     It has a run for each compressor, V and seed of stage 1. `turns` are stage 1's V of an elastic
-    training, as the file has them, which stage 2 goes on with.
+    training, as the file has them, which stage 2 goes on with, and `repeats` how often stage 1
+    feeds its visual tokens.
     """
 
     recipe: str
@@ -30,6 +31,7 @@ class Planned:
     n_seeds: int
     compressor_settings: tuple[str, ...]
     turns: Any
+    repeats: Any
     flags: dict[str, Any]
     data: DataFacts
     gpu: str | None
@@ -123,6 +125,7 @@ def _models(recipe: Mapping[str, Any], path: Path) -> dict[str, Any]:
         "n_seeds": len(_listed(first.get("seed", 0))),
         "compressor_settings": _settings(first),
         "turns": first.get("train-visual-tokens", first.get("train_visual_tokens")),
+        "repeats": first.get("repeat-visual-tokens", first.get("repeat_visual_tokens")),
     }
 
 

@@ -19,6 +19,7 @@ SHARED = (
     "compressor",
     "compressor_settings",
     "visual_tokens",
+    "visual_tokens_repeated",
     "visual_tokens_trained",
     "encoder",
     "seed",
@@ -77,7 +78,8 @@ def summed(
     """Each scores row of `aggregate`, with what each image moves its score by (`Total`, summed)."""
     groups: dict[tuple, list[Mapping[str, Any]]] = defaultdict(list)
     for row in predictions:
-        groups[row["run_id"], row["benchmark"], row["visual_tokens"]].append(row)
+        fed = row["visual_tokens"], row.get("visual_tokens_repeated")
+        groups[row["run_id"], row["benchmark"], *fed].append(row)
     for rows in groups.values():
         yield _scores_row(rows, compat, incomplete)
 

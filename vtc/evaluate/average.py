@@ -72,10 +72,11 @@ def average(
     Raises InputError if a run lacks benchmarks of a set, naming them, unless `incomplete`; if a
     benchmark was scored by another rule in one run than in another; and if no set is left.
     """
-    runs: dict[tuple[str, int], dict[str, Mapping[str, Any]]] = {}
+    runs: dict[tuple, dict[str, Mapping[str, Any]]] = {}
     _refuse_mixed_rules(scores)
     for row in scores:
-        found = runs.setdefault((row["run_id"], row["visual_tokens"]), {})
+        fed = row["visual_tokens"], row.get("visual_tokens_repeated")
+        found = runs.setdefault((row["run_id"], *fed), {})
         found[row["benchmark"]] = row
     have = {row["benchmark"] for row in scores}
     wanted = {name: names for name, names in sets.items() if have.intersection(names)}

@@ -51,7 +51,8 @@ def read_influences(table: str) -> Influences:
     scored = lean(_scored(read_predictions(table, Source({}))), compat=False)
     for row, moved in summed(scored):
         rows.append(row)
-        images[row["run_id"], row["visual_tokens"], row["benchmark"]] = moved
+        if not row["visual_tokens_repeated"]:  # Those are no points of a law.
+            images[row["run_id"], row["visual_tokens"], row["benchmark"]] = moved
     return Influences(rows, images)
 
 

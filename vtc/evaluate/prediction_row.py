@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vtc.compress.registry import settings_text
-from vtc.compress.serving import trained_of
+from vtc.compress.serving import repeats_of, trained_of
 from vtc.evaluate.aggregate import score_item
 from vtc.evaluate.answered import Answer
 from vtc.evaluate.exam import Exam
@@ -31,13 +31,17 @@ def prediction_row(
     item: Item,
     answer: Answer,
     visual_tokens: int | None = None,
+    repeats: int | None = None,
 ) -> dict[str, Any]:
     """The scored row of an answer; `manifest` is the run's, as `facts_of` gives it.
 
-    `visual_tokens` is the V that it answered at, if not its own.
+    `visual_tokens` is the V that it answered at and `repeats` how often it was fed them, if not its
+    own.
     """
     llm, benchmark = manifest["llm"], exam.benchmark
     v = visual_tokens or manifest["visual_tokens"]
+    own = repeats_of(manifest)
+    times = repeats or own
     return score_item(
         {
             "run_id": manifest["run_id"],
@@ -48,8 +52,9 @@ def prediction_row(
             "n_params_nonembedding": llm["n_params_nonembedding"],
             "compressor": manifest["compressor"],
             "compressor_settings": manifest["compressor_settings"],
-            "visual_tokens": v,
-            "visual_tokens_trained": v in trained_of(manifest),
+            "visual_tokens": v * times,
+            "visual_tokens_repeated": times if times > 1 else None,
+            "visual_tokens_trained": v in trained_of(manifest) and times == own,
             "encoder": manifest["encoder"]["name"],
             "seed": manifest.get("seed"),
             "benchmark": benchmark.name,

@@ -25,6 +25,7 @@ from vtc.evaluate.vision import Look, Sight, sight_of
 from vtc.evaluate.vllm_engine.check import Vllm, refuse_four_bits
 from vtc.model.asking import serve_at
 from vtc.model.manifest import MANIFEST, run_folder
+from vtc.model.repeating import repeat_at
 from vtc.model.run import Run, check_speaks, load_run, read_manifest
 from vtc.tables.provenance import file_sha
 
@@ -39,6 +40,7 @@ class Settings:
     `four_bit`: the LLM's linear layers are quantised (nf4) as they are read. `answer_by` is
     GENERATION or LIKELIHOOD. `workers` processes open images ahead; with 0 this one does. Without
     `vllm` vtc itself answers. `visual_tokens` are the V that each run answers at; none is its own.
+    `repeat_visual_tokens` is how often it is fed them, None as often as it was trained.
     """
 
     batch_size: int = 16
@@ -50,6 +52,7 @@ class Settings:
     workers: int = 0
     vllm: Vllm | None = None
     visual_tokens: tuple[int, ...] = ()
+    repeat_visual_tokens: int | None = None
 
     @property
     def engine(self) -> str:
@@ -67,6 +70,7 @@ class Settings:
             "answer_by": self.answer_by,
             "engine": self.engine,
             "visual_tokens": list(self.visual_tokens) or None,
+            "repeat_visual_tokens": self.repeat_visual_tokens,
         }
 
     def served(self, manifest: Mapping[str, Any]) -> tuple[int, ...]:
@@ -84,6 +88,7 @@ def settings(
     workers: int | None = None,
     vllm: Vllm | None = None,
     visual_tokens: Sequence[int] | None = None,
+    repeat_visual_tokens: int | None = None,
 ) -> Settings:
     """Settings from names: dtype fp32, bf16 or fp16, device as torch writes it.
 
@@ -104,7 +109,10 @@ def settings(
         workers = 0 if device == "cpu" else min(8, (os.cpu_count() or 1) // 2)
     cache = Path(features) if features else None
     turns = tuple(visual_tokens or ())
-    return Settings(batch_size, kind, device, cache, four_bit, answer_by, workers, vllm, turns)
+    return Settings(
+        batch_size, kind, device, cache, four_bit, answer_by, workers, vllm, turns,
+        repeat_visual_tokens,
+    )  # fmt: skip
 
 
 def identity(folders: Sequence[Path], exams: Sequence[Exam], how: Settings) -> dict[str, Any]:
@@ -115,6 +123,7 @@ def identity(folders: Sequence[Path], exams: Sequence[Exam], how: Settings) -> d
     """
     _refuse_equal_ids(folders)
     features = how.features and file_sha(how.features / MANIFEST)
+    repeats = how.repeat_visual_tokens
     return {
         "runs": {
             read_manifest(folder)["run_id"]: file_sha(run_folder(folder) / MANIFEST)
@@ -131,6 +140,7 @@ def identity(folders: Sequence[Path], exams: Sequence[Exam], how: Settings) -> d
             "engine": how.engine,
             "features": features and f"features {features[:12]}",
             "visual_tokens": list(how.visual_tokens) or None,
+            **({"repeat_visual_tokens": repeats} if repeats else {}),
         },
     }
 
@@ -182,12 +192,13 @@ def evaluate(
             run = load_run(
                 folder, dtype=how.dtype, device=how.device, four_bit=how.four_bit or None
             )
+            repeat_at(run.model, run.processor, how.repeat_visual_tokens)
             prompts = {v: _prompts(run, exams, v) for v in turns[folder]}
             longest = max(_longest(own, exams) for own in prompts.values())
             with engine_of(run, how.vllm, how.batch_size, longest) as engine:
                 _sit(run, engine, sights[folder], look, exams, prompts, options, track, answers)
     return [
-        prediction_row(manifests[folder], exam, item, found[place], v)
+        prediction_row(manifests[folder], exam, item, found[place], v, how.repeat_visual_tokens)
         for folder in folders
         for v in turns[folder]
         for exam in exams
@@ -242,7 +253,8 @@ def _prompts(run: Run, exams: Sequence[Exam], visual_tokens: int) -> list[list[P
     """The prompts of each exam's items, as this run has them at a V."""
     tokenizer = run.processor.tokenizer
     position = run.processor.query_position
-    return [tokenise(exam.items, tokenizer, visual_tokens, position) for exam in exams]
+    fed = visual_tokens * run.model.config.repeat_visual_tokens
+    return [tokenise(exam.items, tokenizer, fed, position) for exam in exams]
 
 
 def _longest(prompts: Sequence[Sequence[Prompt]], exams: Sequence[Exam]) -> int:

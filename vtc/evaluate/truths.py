@@ -102,7 +102,7 @@ class Held:
 
     def note(self, row: Mapping[str, Any]) -> None:
         """Note that a run answered an item."""
-        key = (row["run_id"], row["visual_tokens"])
+        key = (row["run_id"], row["visual_tokens"], row.get("visual_tokens_repeated"))
         self._answered.setdefault(key, set()).add(row["item_id"])
         self._example.setdefault(key, row)
 

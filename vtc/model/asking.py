@@ -53,6 +53,8 @@ def image_inputs(run: Run, question: str, images: Sequence[Any]) -> dict[str, Te
 def serve_at(run: Run, visual_tokens: int | None) -> None:
     """Let a loaded run show images as `visual_tokens` tokens from now on; None is its own V.
 
+    A run that repeats its visual tokens goes on doing so.
+
     An elastic compressor serves any V up to its own that it supports. Raises InputError for
     another V of it, and for another V than its own of a compressor that serves one.
     """
@@ -60,7 +62,7 @@ def serve_at(run: Run, visual_tokens: int | None) -> None:
     asked = compressor.visual_tokens if visual_tokens is None else visual_tokens
     check_served(run.folder, run.manifest, asked)
     compressor.serve(asked)
-    run.processor.visual_tokens = asked
+    run.processor.visual_tokens = asked * run.model.config.repeat_visual_tokens
 
 
 @torch.inference_mode()

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
+from vtc.compress.serving import repeats_of
 from vtc.errors import InputError
 from vtc.model.manifest import read_manifest, shapes_of
 from vtc.model.run import Run, load_run, write_run
@@ -82,6 +83,12 @@ def _check_name(manifest: dict[str, Any], run: str | Path) -> None:
         raise InputError(
             f"run {run}: transformers' Llava has no {manifest['compressor']} compressor; only runs "
             "of the mlp projector are LLaVA. 'vtc export --merge' writes any run whole"
+        )
+    times = repeats_of(manifest)
+    if times > 1:
+        raise InputError(
+            f"run {run} feeds its LLM each visual token {times} times, transformers' Llava once; "
+            "'vtc export --merge' writes any run whole"
         )
 
 

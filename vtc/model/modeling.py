@@ -25,6 +25,7 @@ from vtc.model.config import VtcConfig
 from vtc.model.four_bit import KEPT, is_four_bit, settle
 from vtc.model.head_loss import head_loss, is_worth_it
 from vtc.model.query import INPUTS, query_vectors
+from vtc.model.repeating import repeated
 from vtc.model.tower import attention_layer, encode_states, grid_of
 
 ASKED = (*INPUTS, "visual_tokens")
@@ -221,12 +222,17 @@ class VtcModel(VtcPreTrainedModel, LlavaModel):
             )
         return query_vectors(self.language_model, query_ids, query_mask)
 
+    def as_output(self, tokens: Float[Tensor, "I V text_width"]) -> BaseModelOutputWithPooling:
+        """Visual tokens, repeated where the model does, as transformers passes outputs on."""
+        fed = repeated(tokens, self.config.repeat_visual_tokens)
+        return BaseModelOutputWithPooling(pooler_output=fed.unbind(0))  # type: ignore[arg-type]
+
     def get_image_features(  # type: ignore[override]
         self, pixel_values: Tensor, **kwargs: Any
     ) -> BaseModelOutputWithPooling:
         """The visual tokens of images, one [V, text_width] an image in `pooler_output`."""
         asked = {name: kwargs[name] for name in ASKED if name in kwargs}
-        return _as_output(self.compress(self.encode(pixel_values), **asked))
+        return self.as_output(self.compress(self.encode(pixel_values), **asked))
 
     def forward(  # type: ignore[override]
         self,
@@ -244,7 +250,7 @@ class VtcModel(VtcPreTrainedModel, LlavaModel):
         if vision_levels is not None:
             if pixel_values is not None:
                 raise ValueError("pass pixel_values or vision_levels, not both")
-            mm_encoder_outputs = {"image": _as_output(self.compress(vision_levels, **asked))}
+            mm_encoder_outputs = {"image": self.as_output(self.compress(vision_levels, **asked))}
         elif pixel_values is not None and (asked or self.compressor.needs_query):
             mm_encoder_outputs = {"image": self.get_image_features(pixel_values, **asked)}
             pixel_values = None
@@ -357,17 +363,12 @@ class VtcForConditionalGeneration(VtcPreTrainedModel, LlavaForConditionalGenerat
         core: Any = self.model
         asked = {name: kwargs.pop(name) for name in ASKED if name in kwargs}
         if vision_levels is not None:
-            tokens = _as_output(core.compress(vision_levels, **asked))
+            tokens = core.as_output(core.compress(vision_levels, **asked))
             kwargs["mm_encoder_outputs"] = {"image": tokens}
         elif kwargs.get("pixel_values") is not None and (asked or self.compressor.needs_query):
             tokens = core.get_image_features(kwargs.pop("pixel_values"), **asked)
             kwargs["mm_encoder_outputs"] = {"image": tokens}
         return super().generate(inputs, **kwargs)  # type: ignore[misc]
-
-
-def _as_output(tokens: Float[Tensor, "I V text_width"]) -> BaseModelOutputWithPooling:
-    """Visual tokens in the form in which transformers passes an encoder's output on."""
-    return BaseModelOutputWithPooling(pooler_output=tokens.unbind(0))  # type: ignore[arg-type]
 
 
 AutoModel.register(VtcConfig, VtcModel)

@@ -20,6 +20,8 @@ IMAGE_TOKEN = "<image>"
 class VtcProcessor(ProcessorMixin):
     """Tokenizer and image processor; `visual_tokens` is the V that each `<image>` becomes.
 
+    Where the model repeats its visual tokens that counts them all.
+
     `query_position` says on which side of the image a question stands, in training and after it.
     `query_scope` says which questions images are compressed for; None where the compressor does
     not read them.

@@ -12,6 +12,7 @@ from vtc.model.modeling import VtcForConditionalGeneration
 from vtc.model.processor import VtcProcessor
 from vtc.model.query import read_texts
 from vtc.model.reading import Reading, read
+from vtc.model.repeating import repeated
 
 Visual = Any
 """The image or images of a prompt: PIL images, or cached features [n_levels, N, D]."""
@@ -108,7 +109,7 @@ def compressed(
     asked: Sequence[Asked],
     batch_size: int,
 ) -> list[list[Tensor]]:
-    """The tokens [V, width] of the images that each prompt shows, of features, in order.
+    """The tokens [V, width] that the LLM is fed of each prompt's images, of features, in order.
 
     Each image is compressed once, or once for each other question where the compressor reads it;
     at most `batch_size` at a time.
@@ -128,7 +129,8 @@ def compressed(
     for start in range(0, len(places), batch_size):
         some = places[start : start + batch_size]
         inputs = _inputs(model, processor, [distinct[key] for key in some], vectors)
-        tokens.update(zip(some, model.model.compress(**inputs), strict=True))  # type: ignore[operator]
+        made = model.model.compress(**inputs)  # type: ignore[operator]
+        tokens.update(zip(some, repeated(made, model.config.repeat_visual_tokens), strict=True))
     return [[tokens[key] for key in own] for own in keys]
 
 

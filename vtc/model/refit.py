@@ -17,6 +17,7 @@ from vtc.compress.choices import (
     training_free,
 )
 from vtc.compress.registry import settings_text
+from vtc.compress.serving import repeats_of
 from vtc.errors import InputError
 from vtc.model.manifest import MANIFEST, read_manifest, run_folder, write_manifest
 
@@ -67,16 +68,17 @@ def refit_run(run: str | Path, place: Path, refit: Refit, visual_tokens: int) ->
             (made / file.name).symlink_to(file)
     level = {k: v for k, v in (config.get("compressor_settings") or {}).items() if k == "level"}
     settings = {**level, **(refit.settings or {})}
+    fed = visual_tokens * repeats_of(manifest)
     config |= {
         "compressor": refit.compressor,
         "compressor_settings": settings or None,
         "visual_tokens": visual_tokens,
-        "image_seq_length": visual_tokens,
+        "image_seq_length": fed,
     }
     _write(made / _CONFIG, config)
     if (folder / _PROCESSOR).is_file():
         processor = json.loads((folder / _PROCESSOR).read_text(encoding="utf-8"))
-        _write(made / _PROCESSOR, {**processor, "visual_tokens": visual_tokens})
+        _write(made / _PROCESSOR, {**processor, "visual_tokens": fed})
     about = {
         **manifest,
         "run_id": f"{manifest['run_id']}+{name}{_said(refit.compressor, settings)}",

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from vtc.compress.serving import fed_name
 from vtc.data.tokenizers import load_tokenizer
 from vtc.errors import InputError
 from vtc.model import adapters
@@ -30,6 +31,7 @@ from vtc.model.manifest import (
 )
 from vtc.model.modeling import VtcForConditionalGeneration, build_compressor
 from vtc.model.processor import VtcProcessor
+from vtc.model.repeating import entering, repeat_at
 from vtc.model.sources import EncoderSource, LlmSource, folder_entry, locate, manifest_entry
 from vtc.model.turns import trained_at
 from vtc.tables import specs
@@ -82,7 +84,9 @@ def save_run(
     """
     folder = Path(folder)
     core = model.get_base_model() if weights == "adapter" else model
-    name = f"{llm.name}-{core.config.compressor}-v{core.compressor.visual_tokens}-{stage}"
+    times = core.config.repeat_visual_tokens
+    fed = fed_name(core.compressor.visual_tokens, times)
+    name = f"{llm.name}-{core.config.compressor}-{fed}-{stage}"
     name += "" if seed is None else f"-s{seed}"
     manifest = {
         "run_id": f"{name}-{_origin_hash(core.config, encoder, llm, parent, footer)}",
@@ -91,6 +95,7 @@ def save_run(
         "quantisation": "nf4" if bits.is_four_bit(core) else None,
         "compressor": core.config.compressor,
         "visual_tokens": core.compressor.visual_tokens,
+        "repeat_visual_tokens": times,
         "trained_visual_tokens": list(trained_at(core)),
         "encoder": manifest_entry(encoder, folder),
         "llm": manifest_entry(llm, folder),
@@ -242,20 +247,22 @@ def _load_on_base(
 
     Images and prompts are made as this run's folder says, whatever it stands on.
     """
+    config = VtcConfig.from_pretrained(folder)
     if manifest.get("base"):
         model, processor = _load_full_run(Path(locate(manifest["base"], folder)), how)
-        _give_compressor(model, VtcConfig.from_pretrained(folder))
-        processor.visual_tokens = model.compressor.visual_tokens
+        _give_compressor(model, config)
+        processor.visual_tokens = entering(model)
     else:
         built = assemble(
             _given_or_place(encoder, manifest["encoder"], folder),
             _llm_of(llm, manifest["llm"], folder, how),
             manifest["compressor"],
             manifest["visual_tokens"],
-            settings=VtcConfig.from_pretrained(folder).compressor_settings,
+            settings=config.compressor_settings,
             dtype=how.dtype,
         )
         model, processor = built.model, built.processor
+        repeat_at(model, processor, config.repeat_visual_tokens)
     try:
         model.compressor.load_state_dict(load_file(folder / COMPRESSOR_WEIGHTS))
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -269,7 +276,10 @@ def _give_compressor(model: VtcForConditionalGeneration, config: VtcConfig) -> N
     """Put a run's compressor where that of the run it stands on is, if it is another."""
     own = {
         name: getattr(config, name)
-        for name in ("compressor", "compressor_settings", "visual_tokens", "image_seq_length")
+        for name in (
+            *("compressor", "compressor_settings"),
+            *("visual_tokens", "repeat_visual_tokens", "image_seq_length"),
+        )
     }
     if all(getattr(model.config, name) == value for name, value in own.items()):
         return

@@ -26,6 +26,12 @@ _BACKBONE = (
     ),
     Column("visual_tokens", "int", "visual tokens entering the LLM, the V of the law", "tokens"),
     Column(
+        "visual_tokens_repeated",
+        "int",
+        "how often each distinct one of them was fed (--repeat-visual-tokens); empty: once",
+        nullable=True,
+    ),
+    Column(
         "visual_tokens_trained",
         "bool",
         "the run was trained at this V; false: an elastic one outside its set, or one given a "

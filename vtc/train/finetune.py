@@ -14,6 +14,7 @@ from vtc.data.image_modes import with_mode
 from vtc.model.assemble import generation_config
 from vtc.model.backbones import Encoder, load_encoder, load_image_processor
 from vtc.model.manifest import run_folder
+from vtc.model.repeating import repeat_at
 from vtc.model.run import Run, check_speaks, load_run, read_manifest, save_run
 from vtc.model.sources import locate
 from vtc.model.turns import train_at
@@ -186,6 +187,7 @@ def _load(source: Path, encoder: Encoder | None, settings: StageSettings) -> Run
         merge=settings.method == "full" or None,
     )
     train_at(run.model, settings.train_visual_tokens)
+    repeat_at(run.model, run.processor, settings.repeat_visual_tokens)
     place(run.model)
     run.model.compressor.float()
     run.processor.set_up(

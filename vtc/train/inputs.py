@@ -18,6 +18,7 @@ from vtc.errors import InputError
 from vtc.model.assemble import Assembled
 from vtc.model.encode import MEMORY_LIMIT, image_bytes
 from vtc.model.modeling import VtcForConditionalGeneration
+from vtc.model.repeating import entering
 from vtc.model.sources import EncoderSource
 from vtc.train.align import AlignCollator, align_rows
 from vtc.train.image_sources import (
@@ -59,7 +60,7 @@ class Inputs:
         """
         return Collator(
             self.dataset(processor),
-            model.compressor.visual_tokens,
+            entering(model),
             processor.tokenizer.pad_token_id,
             self.images(model, processor, encoder),
             max_questions=self.settings.max_questions,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vtc.compress.choices import Asked, check_turns
-from vtc.compress.serving import trained_of
+from vtc.compress.serving import fed_name, repeats_of, trained_of
 from vtc.errors import InputError
 from vtc.tables.atomic import refuse_existing
 from vtc.train.checkpoints import BY_DEFAULT, Saving
@@ -27,7 +27,8 @@ class ProjectorRun:
 class ProjectorJob:
     """What to train between the same two backbones: each compressor with each V and each seed.
 
-    No `seeds` means one, that of the settings.
+    No `seeds` means one, that of the settings. `repeats` is the settings' `repeat_visual_tokens`,
+    which the folders' names say.
     """
 
     encoder: str
@@ -37,6 +38,7 @@ class ProjectorJob:
     out: Path
     force: bool = False
     seeds: tuple[int, ...] = ()
+    repeats: int | None = None
     compressor_settings: dict[str, Any] | None = None
     saving: Saving = BY_DEFAULT
     report_to: str | None = None
@@ -59,7 +61,8 @@ class ProjectorJob:
     def folder(self, run: ProjectorRun) -> Path:
         """The folder of one run; its seed is named where there are several."""
         seed = f"-s{run.seed}" if len(self.seeds) > 1 else ""
-        return self.out / f"{run.compressor}-v{run.visual_tokens}{seed}"
+        fed = fed_name(run.visual_tokens, self.repeats or 1)
+        return self.out / f"{run.compressor}-{fed}{seed}"
 
     def refuse_mixture(self, weights: str | None, data_seed: int | None) -> None:
         """Raise InputError for several seeds with `weights`, by which each draws other samples."""
@@ -89,6 +92,11 @@ class ProjectorJob:
         for run in self.runs:
             check_turns(run.compressor, None, run.visual_tokens, asked)
         check_elastic("trained" in own or is_elastic(asked), settings)
+        if settings.objective == "align" and self.repeats not in (None, 1):
+            raise InputError(
+                "--objective align feeds no LLM, so that repeated visual tokens change nothing; "
+                "give --repeat-visual-tokens to finetune"
+            )
 
     def refuse_existing(self) -> None:
         """Raise InputError if any run folder may not be overwritten, or not be written at all."""
@@ -100,13 +108,17 @@ class ProjectorJob:
 
 @dataclass(frozen=True)
 class FinetuneJob:
-    """Which stage-1 runs to go on from, and where the results go: a folder each, below `out`."""
+    """Which stage-1 runs to go on from, and where the results go: a folder each, below `out`.
+
+    `repeats` is the settings' `repeat_visual_tokens`; none is each run's own.
+    """
 
     runs: tuple[Path, ...]
     out: Path
     force: bool = False
     method: str = "full"
     lora_targets: tuple[str, ...] = ()
+    repeats: int | None = None
     saving: Saving = BY_DEFAULT
     report_to: str | None = None
 
@@ -130,7 +142,7 @@ class FinetuneJob:
                 )
             if self.method != "full":
                 check_targets(run, self.lora_targets)
-            folder = self.out / run_name(manifest)
+            folder = self.out / run_name(manifest, self.repeats)
             if folder in pairs:
                 raise InputError(
                     f"runs {pairs[folder]} and {run} would both become {folder}; "
@@ -181,6 +193,7 @@ def check_elastic(elastic: bool, settings: StageSettings) -> None:
         )
 
 
-def run_name(manifest: dict[str, Any]) -> str:
-    """The folder of a finetuned run: LLM, compressor and V."""
-    return f"{manifest['llm']['name']}-{manifest['compressor']}-v{manifest['visual_tokens']}"
+def run_name(manifest: dict[str, Any], repeats: int | None = None) -> str:
+    """The folder of a finetuned run: LLM, compressor, V, and how often it is fed."""
+    fed = fed_name(manifest["visual_tokens"], repeats or repeats_of(manifest))
+    return f"{manifest['llm']['name']}-{manifest['compressor']}-{fed}"

@@ -9,6 +9,7 @@ from typing import Any
 from vtc.errors import InputError
 from vtc.model.assemble import Assembled, assemble
 from vtc.model.backbones import Encoder, Llm, load_encoder, load_llm
+from vtc.model.repeating import repeat_at
 from vtc.model.run import save_run
 from vtc.model.sources import fingerprint
 from vtc.model.turns import train_at
@@ -259,6 +260,7 @@ def _assemble(
         settings.image_mode, settings.query_position, query_scope=settings.query_scope
     )
     train_at(one.model, settings.train_visual_tokens)
+    repeat_at(one.model, one.processor, settings.repeat_visual_tokens)
     one.model.compressor.float()
     place(one.model)
     return one

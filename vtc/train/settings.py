@@ -75,6 +75,7 @@ class StageSettings:
     query_scope: QueryScope | None = None
     compressor_learning_rate: float | None = None
     train_visual_tokens: Asked | None = None
+    repeat_visual_tokens: int | None = None
     objective: Objective = "lm"
     method: Method = "full"
     epochs: float = 1.0
@@ -145,8 +146,14 @@ class StageSettings:
         return replace(self, **{name: new for name, new in changes.items() if new is not None})
 
     def as_dict(self) -> dict[str, Any]:
-        """The settings as plain values, for footers."""
-        return asdict(self)
+        """The settings as plain values, for footers: one that came later only where it says much.
+
+        Run ids follow from them.
+        """
+        values = asdict(self)
+        if self.repeat_visual_tokens is None:
+            del values["repeat_visual_tokens"]
+        return values
 
     def n_steps(self, n_samples: int) -> int:
         """Optimizer steps over `n_samples` samples, counted as transformers' Trainer counts."""

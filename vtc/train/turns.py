@@ -45,7 +45,8 @@ class Turns:
         self.trained = tuple(trained)
         self.together = together
         self.seed = seed
-        self._at = {v: _with(collator, n_visual=v) for v in self.trained}
+        times = collator.n_visual // max(self.trained)
+        self._at = {v: _with(collator, n_visual=v * times) for v in self.trained}
 
     def __call__(self, indices: Sequence[int]) -> dict[str, Any]:
         """The rows of a batch."""

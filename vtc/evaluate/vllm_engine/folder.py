@@ -7,6 +7,7 @@ from typing import Any
 from huggingface_hub import save_torch_state_dict
 from transformers import CLIPImageProcessor, CLIPVisionConfig, LlavaConfig, LlavaProcessor
 
+from vtc.model.repeating import entering
 from vtc.model.run import Run
 
 _PATCH = 14
@@ -20,7 +21,7 @@ def write_folder(run: Run, folder: Path) -> None:
     compressor and every encoder does.
     """
     config = run.model.config
-    side = math.ceil(math.sqrt(run.model.compressor.visual_tokens))
+    side = math.ceil(math.sqrt(entering(run.model)))
     size = side * _PATCH
     described = LlavaConfig(
         architectures=["LlavaForConditionalGeneration"],
