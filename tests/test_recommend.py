@@ -18,6 +18,7 @@ from vtc.catalog.measurements import PUBLISHED
 from vtc.cost.flops import affordable_n_params, prefill_flops
 from vtc.errors import InputError, NoAnswerError
 from vtc.law.power import from_row
+from vtc.recommend.laws import Mix, Part, refuse_meaningless
 from vtc.tables.quantity import format_count, format_flops, parse_quantity
 
 
@@ -191,15 +192,35 @@ def test_bad_input_is_one_line(arguments, code, message):
     assert done.stdout == ""
 
 
-def test_a_piped_law_is_called_stdin_and_wrong_signs_are_said():
-    points = "n_params_b,visual_tokens,error\n1,1,.3\n1,4,.4\n4,1,.5\n4,4,.6\n8,4,.7\n"
-    law = vtc("fit", "-", "--format", "json", stdin=points).stdout
-    done = vtc("recommend", "--flops", "3e12", "--law", "-", "--format", "csv", stdin=law)
-    assert done.returncode == 0
-    assert "Law stdin, all" in done.stderr
-    assert "a larger LLM and more visual tokens did not lower the error" in done.stderr
-    assert "with 1 visual token:" in done.stderr
-    assert {row["law"] for row in csv.DictReader(io.StringIO(done.stdout))} == {"stdin"}
+RISING = "n_params_b,visual_tokens,error\n1,1,.3\n1,4,.4\n4,1,.5\n4,4,.6\n8,4,.7\n"
+
+
+@pytest.mark.parametrize("budget", [("--flops", "3T"), ("--gpu", "rtx4090", "--latency", "1s")])
+def test_a_law_by_which_larger_llms_err_more_chooses_none(budget):
+    law = vtc("fit", "-", "--format", "json", stdin=RISING).stdout
+    done = vtc("recommend", *budget, "--law", "-", "--format", "csv", stdin=law)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "law stdin cannot choose an LLM" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    # V alone may be chosen, for one LLM.
+    one = vtc("recommend", *budget, "--law", "-", "--llm", "Qwen1.5-7B", "--format", "csv",
+              stdin=law)  # fmt: skip
+    assert one.returncode == 0
+    assert "Law stdin, all" in one.stderr
+    assert "a larger LLM did not lower the error" in one.stderr
+    assert "more visual tokens did not lower the error: the fewest are taken" in one.stderr
+    assert "with 1 visual token" in one.stderr
+    assert {row["law"] for row in csv.DictReader(io.StringIO(one.stdout))} == {"stdin"}
+
+
+def test_a_task_of_the_mix_that_larger_llms_serve_may_choose():
+    row = adviser.law_row("published", "reasoning")
+    good = Part("a", 0.5, row, from_row(row))
+    bad = Part("b", 0.5, {**row, "alpha": -0.1, "task": "b"}, good.law)
+    refuse_meaningless(Mix("x", (good, bad)), [1, 2])
+    refuse_meaningless(Mix("x", (bad,)), [1, 1])
+    with pytest.raises(NoAnswerError, match=r"alpha: b -0\.1"):
+        refuse_meaningless(Mix("x", (Part("b", 1.0, bad.row, bad.law),)), [1, 2])
 
 
 def test_own_models_without_a_family_are_named(tmp_path):

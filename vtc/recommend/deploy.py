@@ -24,7 +24,7 @@ from vtc.recommend.grid import (
     static_costs,
     timed_costs,
 )
-from vtc.recommend.laws import Mix
+from vtc.recommend.laws import Mix, refuse_meaningless
 from vtc.recommend.measured import Measured
 from vtc.recommend.models import with_shapes
 from vtc.recommend.odds import best_shares, wasted
@@ -108,9 +108,11 @@ class Advice:
 def advise(question: Deployment) -> Advice:
     """Rank every choice on every device by its predicted error, ties by what they cost.
 
-    A device on which nothing fits has no rows: `faults.why_nothing_fits` says why.
+    A device on which nothing fits has no rows: `faults.why_nothing_fits` says why. Raises
+    NoAnswerError if the law cannot choose.
     """
     q = question
+    refuse_meaningless(q.law, q.counts)
     static = static_costs(q.shaped, q.encoder_shape, q.compressor_of, q.visual_tokens, q.service)
     errors = q.law.errors(q.counts, q.visual_tokens)
     return Advice(static, [_view(q, static, errors, device) for device in q.devices])

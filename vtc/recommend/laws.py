@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vtc.catalog import laws
-from vtc.errors import InputError
+from vtc.errors import InputError, NoAnswerError
 from vtc.law.power import PowerLaw, central, from_row
 from vtc.tables import specs
 from vtc.tables.read import read_rows, title
@@ -126,6 +126,22 @@ def read_mix(
             "fit them with one --n"
         )
     return Mix(name, tuple(parts))
+
+
+def refuse_meaningless(mix: Mix, counts: Sequence[int]) -> None:
+    """Raise NoAnswerError where the law ranks LLMs the wrong way round: a larger one errs more.
+
+    It would advise the smallest LLM whatever the budget. With one size to choose from, `counts`,
+    only V is asked for, and with another task of the mix that larger LLMs serve, they are weighed.
+    """
+    if len(set(counts)) < 2 or any(part.row["alpha"] > 0 for part in mix.parts):
+        return
+    said = " and ".join(f"{part.row['task']} {part.row['alpha']:.3g}" for part in mix.parts)
+    raise NoAnswerError(
+        f"law {mix.name} cannot choose an LLM: by it a larger one does not lower the error (alpha: "
+        f"{said}), its runs are too few or too noisy; add runs of other sizes, or name one LLM "
+        "with --llm to choose V alone"
+    )
 
 
 def law_file(law: str) -> str | Path:

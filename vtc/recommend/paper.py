@@ -14,7 +14,7 @@ from vtc.catalog.llms import LLM
 from vtc.cost.flops import affordable_n_params, prefill_flops
 from vtc.errors import InputError, NoAnswerError
 from vtc.law.power import optimal_visual_tokens
-from vtc.recommend.laws import Mix, of_row
+from vtc.recommend.laws import Mix, of_row, refuse_meaningless
 from vtc.recommend.odds import best_shares, wasted
 from vtc.tables.quantity import format_flops
 
@@ -127,12 +127,13 @@ def _interval(question: Question) -> tuple[float | None, float | None]:
 def recommend(question: Question) -> Answer:
     """Rank every (LLM, V) whose 2 N (Q + V) fits the budget by its predicted error.
 
-    Raises NoAnswerError if nothing fits.
+    Raises NoAnswerError if nothing fits, or the law cannot choose.
     """
     if question.flops <= 0 or question.text_tokens < 0:
         raise InputError("the budget must be above zero FLOP, and Q at least 0 tokens")
     law = question.law
     counts = llms.counts(question.models, question.row["n_convention"])
+    refuse_meaningless(law, counts)
     q = question.text_tokens
     fitting = []
     for llm, n_params in zip(question.models, counts, strict=True):

@@ -60,20 +60,13 @@ def doubts(mix: Mix, models: Sequence[LLM]) -> list[str]:
     """What speaks against the choice: wrong signs of the law, and LLMs of other families."""
     lines = []
     for part in mix.parts:
-        row = part.row
-        useless = [
-            name
-            for name, exponent in (
-                ("a larger LLM", row["alpha"]),
-                ("more visual tokens", row["beta"]),
-            )
-            if exponent <= 0
-        ]
-        if useless:
-            which = "this law" if len(mix.parts) == 1 else f"the law of {part.task}"
+        which = "this law" if len(mix.parts) == 1 else f"the law of {part.task}"
+        if part.row["alpha"] <= 0:
+            lines.append(f"In {which} a larger LLM did not lower the error.")
+        if part.row["beta"] <= 0:
             lines.append(
-                f"In {which} {' and '.join(useless)} did not lower the error: its runs are too "
-                "few or too noisy to choose by."
+                f"In {which} more visual tokens did not lower the error: the fewest are taken, and "
+                "whether that is the task's or its runs' noise the interval of beta tells."
             )
     fitted = mix.row["families"] or []
     others = sorted({llm.family or "your LLMs" for llm in models} - set(fitted))
