@@ -51,7 +51,7 @@ def test_commands_stand_in_the_order_of_the_data():
     flow = (
         "lab check-data encode catalog compressors estimate train-projector finetune import export "
     )
-    flow += "benchmarks eval ask score show fit plan plot profile recommend"
+    flow += "benchmarks eval ask score show fit compare plan plot profile recommend"
     names = [command.name for command in COMMANDS]
     assert names == [name for name in flow.split() if name in names]
     assert len(names) == len(set(names)) >= 11

@@ -79,7 +79,7 @@ def test_the_shell_pipeline_parses_and_names_every_step():
     steps = set(re.findall(r"^ *vtc ([a-z-]+)", script.read_text(encoding="utf-8"), re.MULTILINE))
     assert steps == set(main.commands) - {
         "show", "estimate", "import", "export", "benchmarks", "ask", "compressors",
-        "catalog", "profile", "plan",
+        "catalog", "profile", "plan", "compare",
     }  # fmt: skip
 
 
@@ -234,3 +234,17 @@ def test_a_recipe_trains_both_stages(tiny_world, tmp_path, monkeypatch, method):
     assert settings["image_mode"] == "pad"
     assert settings["learning_rate"] == (2e-5 if method == "full" else 2e-4)
     assert settings["gradient_checkpointing"] is True
+
+
+def test_the_study_of_compressors_trains_every_one_and_its_flags_are_flags():
+    script = RECIPES / "study/compressors.sh"
+    assert subprocess.run(["bash", "-n", str(script)]).returncode == 0
+    text = script.read_text(encoding="utf-8").replace("\\\n", " ")
+    trained = set(re.split(r"[,\s]+", " ".join(re.findall(r"--compressor ([a-z0-9,-]+)", text))))
+    from vtc.compress.choices import KNOWN
+
+    projectors = {name for name, known in KNOWN.items() if not known.training_free}
+    assert trained == projectors
+    for line in re.findall(r"vtc ([a-z-]+ .*)", text):
+        name, words = line.split(" ", 1)
+        assert flags_in(words) <= flags_of(main.commands[name]), line

@@ -28,6 +28,7 @@ MAY = {
     "evaluate": MODEL | {"train"},
     "cost": TABLES,
     "law": TABLES | {"cost"},
+    "compare": TABLES | {"cost", "law"},
     "recommend": TABLES | {"cost", "law"},
     "lab": MODEL,
     "figures": TABLES | {"cost", "law"},
@@ -40,7 +41,8 @@ MAY = {
 }
 # The only places that may know the terminal.
 TERMINAL = {"commands", "cli", "console"}
-LIGHT = {"errors", "tables", "catalog", "law", "cost", "recommend", "figures", "cli", "console"}
+LIGHT = {"errors", "tables", "catalog", "law", "cost", "compare", "recommend", "figures"}
+LIGHT |= {"cli", "console"}
 HEAVY = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "scipy", "pandas")
 
 

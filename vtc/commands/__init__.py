@@ -4,6 +4,7 @@ from vtc.commands.ask import ask
 from vtc.commands.benchmarks import benchmarks
 from vtc.commands.catalog import catalog
 from vtc.commands.check_data import check_data
+from vtc.commands.compare import compare
 from vtc.commands.compressors import compressors
 from vtc.commands.encode import encode
 from vtc.commands.estimate import estimate
@@ -38,6 +39,7 @@ COMMANDS: tuple = (
     score,
     show,
     fit,
+    compare,
     plan,
     plot,
     profile,

@@ -1,6 +1,7 @@
 """The tables that steps exchange. docs/tables.md is generated from this file."""
 
 from vtc.tables.catalog_specs import ENCODERS, GPUS, LLMS
+from vtc.tables.comparison_specs import COMPARISON
 from vtc.tables.cost_specs import COSTS, RECOMMENDATION
 from vtc.tables.law_specs import FORMS, LAW, PROFILE
 from vtc.tables.plan_specs import PLAN
@@ -310,6 +311,7 @@ TABLES = (
     RECOMMENDATION,
     COSTS,
     ESTIMATE,
+    COMPARISON,
     PLAN,
 )
 BY_NAME = {table.name: table for table in TABLES}

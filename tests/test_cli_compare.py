@@ -1,0 +1,93 @@
+"""vtc compare through its command line: table, figure, faults."""
+
+import csv
+from pathlib import Path
+
+import pytest
+from test_compare import CLIP, QWEN, study
+
+from vtc import cli
+from vtc.errors import InputError
+from vtc.figures import compare as figure
+from vtc.tables import specs
+from vtc.tables.read import read_rows
+
+
+@pytest.fixture
+def scores(tmp_path: Path) -> Path:
+    rows = study()
+    path = tmp_path / "scores.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def refused(capsys: pytest.CaptureFixture, *arguments: object) -> str:
+    """The one line that the command ends with, in this process."""
+    with pytest.raises(SystemExit) as caught:
+        cli.run(["compare", *map(str, arguments)])
+    assert caught.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    return line
+
+
+def test_a_table_and_a_figure(scores, tmp_path, capsys):
+    out, drawn = tmp_path / "c.parquet", tmp_path / "c.svg"
+    with pytest.raises(SystemExit) as caught:
+        cli.run(["compare", str(scores), "-o", str(out), "--figure", str(drawn)])
+    said = capsys.readouterr().err
+    assert not caught.value.code, said
+    assert "V = 16: quecc is best (of 3)." in said
+    assert "none of blind, mlp" in said
+    read = read_rows(out, specs.COMPARISON)
+    assert len(read.rows) == 13
+    assert read.footer["settings"]["uncompressed"] == "mlp"
+    quecc = next(one for one in read.rows if one["compressor"] == "quecc")
+    assert quecc["flops"] == pytest.approx(
+        sum(quecc[f"flops_{part}"] for part in ("encoder", "compressor", "query", "prefill"))
+    )
+    assert 3.6e11 < quecc["flops_encoder"] < 3.7e11
+    assert drawn.stat().st_size > 20_000
+
+
+def test_bad_input_is_one_line(scores, tmp_path, capsys):
+    line = refused(capsys, scores, "--llm", "Qwen1.5-7B")
+    assert f"the scores are of {QWEN}, none called 'Qwen1.5-7B'" in line
+    assert "must be one of png, svg, pdf" in refused(capsys, scores, "--figure", tmp_path / "c.txt")
+    assert "give the costs too" in refused(capsys, scores, "--device", "H100")
+    line = refused(capsys, scores, "--runs", tmp_path)
+    assert "no manifest there is of a run of the scores, such as" in line
+    assert not list(tmp_path.glob("c.*"))
+
+
+def test_a_run_on_an_unknown_llm_compares_without_flops(scores, tmp_path, capsys):
+    scores.write_text(scores.read_text().replace(QWEN, "mine"))
+    with pytest.raises(SystemExit) as caught:
+        cli.run(["compare", str(scores), "--format", "csv", "--figure", str(tmp_path / "c.png")])
+    said = capsys.readouterr()
+    assert not caught.value.code
+    rows = list(csv.DictReader(said.out.splitlines()))
+    assert {one["flops"] for one in rows} == {""}
+    assert "13 of 13 rows have no cost: the LLM's or encoder's shape is not known" in said.err
+    assert (tmp_path / "c.png").stat().st_size > 10_000
+
+
+def test_what_stands_alone_far_off_is_a_level():
+    rows = [
+        {"task": "t", "benchmark": None, "backbone": "b", "encoder": CLIP, "compressor": name,
+         "visual_tokens": v, "score": score, "chance": None}
+        for name, v, score in (("a", 1, 0.2), ("a", 4, 0.3), ("mlp", 576, 0.6), ("c", 4, 0.1))
+    ]  # fmt: skip
+    [panel] = figure.panels_of(rows)
+    assert [line.label for line in panel.lines] == ["mlp", "a", "c"]
+    assert [panel.is_level(line) for line in panel.lines] == [True, False, False]
+    drawn = figure.draw(rows)
+    assert len(drawn.axes) == 1
+    assert drawn.axes[0].get_xlim()[1] < 10
+    many = [{**rows[0], "compressor": f"c{n}"} for n in range(figure.MOST + 1)]
+    with pytest.raises(InputError, match="more than the 14"):
+        figure.draw(many)
+    # One compressor at one V alone.
+    assert len(figure.draw(rows[:1]).axes) == 1
