@@ -17,7 +17,9 @@ FORMS = ("power", "power-d0", "log-linear", "logit-linear", "interaction", "addi
 
 
 @click.command()
-@click.argument("table", metavar="TABLE", type=click.Path(allow_dash=True))
+@click.argument(
+    "tables", metavar="TABLE...", nargs=-1, required=True, type=click.Path(allow_dash=True)
+)
 @click.option("--task", "tasks", multiple=True, help="Fit this task only (repeatable).")
 @click.option(
     "--n",
@@ -94,16 +96,18 @@ FORMS = ("power", "power-d0", "log-linear", "logit-linear", "interaction", "addi
 @options.seed
 @options.output
 @options.config
-def fit(out, fmt, force, profile, report, **settings) -> None:
-    """Fit Y(N, V) = k N^-alpha V^-beta + D to a table, one law a task, with intervals.
+def fit(tables, out, fmt, force, profile, report, **settings) -> None:
+    """Fit Y(N, V) = k N^-alpha V^-beta + D to points, one law a task, with intervals.
 
     TABLE is CSV, Parquet or JSON (`-`: stdin): a scores table, or any table with
-    visual_tokens, n_params (a count) or n_params_b (billions), and error or score. A file of
-    predictions is scored first, and its images are resampled for intervals over other items.
+    visual_tokens, n_params (a count) or n_params_b (billions), and error or score. Files of
+    predictions are scored first, and their images are resampled for intervals over other items.
+    Several tables are fitted as one; each run must be in one of them.
 
     \b
     Example:
       vtc fit scores.parquet -o law.parquet
+      vtc fit runs/*/scores.parquet -o law.parquet
       vtc fit points.csv --holdout 'n_params>=7b'
       vtc fit predictions.parquet --by benchmark -o laws.parquet
       vtc fit scores.parquet --by compressor --share alpha
@@ -117,10 +121,10 @@ def fit(out, fmt, force, profile, report, **settings) -> None:
     from vtc.tables import provenance, specs, write
 
     chosen = write.check_output(out, fmt, force)
-    request = Request(**settings)
+    request = Request(tables[0], more=tables[1:], **settings)
     extras = Extras(profile, report, force)
     extras.check(request, out)
-    material = _material(request.table)
+    material = _material(request.inputs)
     if request.form == "power":
         fitted = fit_laws(request, material, console.say)
         rows = [law.row for law in fitted]
@@ -135,23 +139,32 @@ def fit(out, fmt, force, profile, report, **settings) -> None:
     footer = None
     if chosen == "parquet":
         footer = provenance.footer(
-            settings=request.settings(), inputs=[request.table], seed=request.seed
+            settings=request.settings(), inputs=list(request.inputs), seed=request.seed
         )
     options.emit(rows, spec, out, fmt, force, footer=footer, columns=columns)
 
 
-def _material(table: str):
-    """What is fitted: the table's rows, or, of a file of predictions, its scores by image."""
+def _material(tables):
+    """What is fitted: the tables' rows, or, of files of predictions, their scores by image."""
     from vtc import console
+    from vtc.errors import InputError
     from vtc.evaluate.influences import is_predictions, read_influences
     from vtc.evaluate.uneven import uneven
-    from vtc.law.points import read_table, without_repeated
+    from vtc.law.points import without_repeated
     from vtc.law.run import Material
+    from vtc.law.several import read_tables, refuse_twice
 
-    if is_predictions(table):
-        found = Material(*read_influences(table))
+    kinds = {is_predictions(table): table for table in tables}
+    if len(kinds) > 1:
+        raise InputError(
+            f"{kinds[True]} holds predictions, {kinds[False]} scores; `vtc score` makes scores of "
+            "the first"
+        )
+    if True in kinds:
+        refuse_twice(tables)
+        found = Material(*read_influences(*tables))
     else:
-        found = Material(read_table(table))
+        found = Material(read_tables(tables))
     for sentence in (*uneven(found.rows), without_repeated(found.rows)):
         if sentence:
             console.say(sentence)

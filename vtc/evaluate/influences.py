@@ -42,13 +42,14 @@ def is_predictions(table: str) -> bool:
         return False
 
 
-def read_influences(table: str) -> Influences:
-    """Score the predictions of a table from their text, as `vtc score` does, by image.
+def read_influences(*tables: str) -> Influences:
+    """Score the predictions of tables from their text, as `vtc score` does, by image.
 
     Raises InputError as `read_predictions` and `aggregate`.
     """
     rows, images = [], {}
-    scored = lean(_scored(read_predictions(table, Source({}))), compat=False)
+    answers = (row for table in tables for row in read_predictions(table, Source({})))
+    scored = lean(_scored(answers), compat=False)
     for row, moved in summed(scored):
         rows.append(row)
         if not row["visual_tokens_repeated"]:  # Those are no points of a law.

@@ -24,6 +24,24 @@ class Point(NamedTuple):
     run: str | None = None
 
 
+class _Placed(dict):
+    """A row of one of several tables, with its place there."""
+
+    place = ""
+
+
+def placed(row: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """The row, which `place_of` then calls so."""
+    found = _Placed(row)
+    found.place = place
+    return found
+
+
+def place_of(row: Mapping[str, Any], source: str, index: int) -> str:
+    """What a message calls a row: its number in `source`, or in the table that it is from."""
+    return getattr(row, "place", "") or f"{source}, row {index}"
+
+
 def family(row: Mapping[str, Any]) -> str | None:
     """The row's family, else that of its backbone in the catalog."""
     if row.get("family") is not None:

@@ -45,7 +45,7 @@ class Extras:
 
     def write(self, request: Request, material: Material, laws: Sequence[Fitted]) -> None:
         """Write them, whole or not at all."""
-        made = footer(settings=request.settings(), inputs=[request.table], seed=request.seed)
+        made = footer(settings=request.settings(), inputs=list(request.inputs), seed=request.seed)
         if self.profile is not None:
             from vtc.law.profiles import profile_rows
 

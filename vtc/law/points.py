@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vtc.errors import InputError
-from vtc.law.cells import CONVENTIONS, Point, family, point
+from vtc.law.cells import CONVENTIONS, Point, family, place_of, point
 from vtc.tables.compressors import compressor_name
 from vtc.tables.read import read_rows, title
 
@@ -100,7 +100,8 @@ def read_points(
     named = any(row.get("task") is not None for row in rows)
     for index, row in enumerate(rows):
         if named and row.get("task") is None:
-            raise InputError(f"{source}, row {index}: column 'task' is empty; other rows name one")
+            place = place_of(row, source, index)
+            raise InputError(f"{place}: column 'task' is empty; other rows name one")
         by_task[_task(row, tasks)].append((index, row))
     wanted = list(dict.fromkeys(tasks)) or list(by_task)
     for task in wanted:
@@ -136,8 +137,8 @@ def _groups(
         if value is None:
             known = " and the catalog does not know its backbone" if by == "family" else ""
             raise InputError(
-                f"{source}, row {index}: column '{by}' is missing or empty{known}; --by {by} "
-                "needs it in every row"
+                f"{place_of(row, source, index)}: column '{by}' is missing or empty{known}; "
+                f"--by {by} needs it in every row"
             )
         groups[str(value)].append((index, row))
     return groups
@@ -176,13 +177,14 @@ def _task_points(
         rows = [pair for pair in rows if pair not in suspect]
     runs: dict[tuple, dict[str, Point]] = {}
     for index, row in rows:
-        found = point(row, f"{source}, row {index}", empty.convention)
+        place = place_of(row, source, index)
+        found = point(row, place, empty.convention)
         # Without a run's name every row is a run of its own.
         named = row.get("run_id") is not None and row.get("benchmark") is not None
         key = (row["run_id"] if named else index, found.visual_tokens)
         benchmark = str(row.get("benchmark"))
         if benchmark in runs.setdefault(key, {}):
-            raise InputError(f"{source}, row {index}: run {key[0]} has {benchmark} twice")
+            raise InputError(f"{place}: run {key[0]} has {benchmark} twice")
         runs[key][benchmark] = found
     points = _mean_over_benchmarks(runs, source)
     if len(points) < MIN_POINTS and empty.by is None:

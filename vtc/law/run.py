@@ -11,14 +11,15 @@ from vtc.law import foretell, holdout
 from vtc.law.estimate import estimate
 from vtc.law.groups import add_jackknife, group_rows, of_task
 from vtc.law.items import Images
-from vtc.law.points import Points, read_points, read_table
+from vtc.law.points import Points, read_points
 from vtc.law.rows import Settings
+from vtc.law.several import read_tables
 from vtc.tables.read import title
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to fit, how: the settings of `vtc fit`."""
+    """What to fit, how: the settings of `vtc fit`. `more` are tables beside the first."""
 
     table: str
     tasks: tuple[str, ...] = ()
@@ -37,6 +38,19 @@ class Request:
     flops: float | None = None
     by: str | None = None
     share: str | None = None
+    more: tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The tables."""
+        return (self.table, *self.more)
+
+    @property
+    def source(self) -> str:
+        """What a message calls them."""
+        return " and ".join(map(title, self.inputs[:2])) + f" and {len(self.more) - 1} more" * (
+            len(self.more) > 1
+        )
 
     def settings(self) -> dict[str, Any]:
         """The settings as they go into a footer."""
@@ -81,7 +95,7 @@ def fit_laws(
     Raises InputError for a table that cannot be used, NoAnswerError if no law can be fitted.
     """
     _refuse_contradictions(request)
-    material = material or Material(read_table(request.table))
+    material = material or Material(read_tables(request.inputs))
     settings, lacking = _settings(request), []
     found: list[Fitted] = []
     if request.by is None:
@@ -180,7 +194,7 @@ def _fit_groups(
     def read(rows: Sequence[Mapping[str, Any]]) -> Points:
         [points] = read_points(
             rows,
-            title(request.table),
+            request.source,
             tasks=(task,),
             convention=request.convention,
             drop_suspect=request.drop_suspect,
@@ -227,7 +241,7 @@ def compare_table(
     at = compare.parse_at(request.at)
     interest = compare.Interest(at, request.flops, request.text_tokens)
     rows, lines, lacking = [], [], []
-    for points in _read(request, material or Material(read_table(request.table))):
+    for points in _read(request, material or Material(read_tables(request.inputs))):
         try:
             found = compare.compare(points, names, interest)
         except NoAnswerError as error:
@@ -250,7 +264,7 @@ def _read(
 ) -> list[Points]:
     return read_points(
         material.rows,
-        title(request.table),
+        request.source,
         tasks=request.tasks if tasks is None else tasks,
         convention=request.convention,
         drop_suspect=request.drop_suspect,
