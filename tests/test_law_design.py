@@ -1,6 +1,7 @@
 """The design behind `vtc plan`: its variances are the fit's, by definition and by simulation."""
 
 import math
+from functools import cache
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from law_design import LOG_N, LOG_V, SIZES, TOKENS, published
 
 from vtc.law import intervals, splitplot
 from vtc.law.design import (
+    Expected,
     Line,
     Noise,
     expected,
@@ -21,6 +23,7 @@ from vtc.law.design import (
 )
 from vtc.law.design_forms import Told, Views
 from vtc.law.regret import best_tokens, wasted, worst
+from vtc.law.studentt import t_quantile
 from vtc.law.varpro import fit_many
 
 LOGS = Line(0.0383889, 0.0081358, 0.590172, 0.0, True)
@@ -94,8 +97,8 @@ def test_runs_add_up_and_designs_stand_side_by_side():
     alone = [expected(whole.plus(row), gradient, NOISE, 1.0).se for row in rows]
     np.testing.assert_allclose(found.se, alone, rtol=1e-9)
     widths = log_widths(found, 0.95)
-    exact = [half_width(type(found)(se, df), 0.95) for se, df in zip(*found, strict=True)]
-    np.testing.assert_allclose(np.exp(widths), exact, rtol=1e-3)
+    exact = [half_width(Expected(*each_), 0.95) for each_ in zip(*found, strict=True)]
+    np.testing.assert_allclose(np.exp(widths), exact, rtol=1e-9)
 
 
 def test_a_second_v_of_an_llm_helps_less_than_a_run_of_a_new_one():
@@ -114,42 +117,47 @@ def test_a_second_v_of_an_llm_helps_less_than_a_run_of_a_new_one():
     assert after(new, Noise(0.0034, 0.0)) == pytest.approx(after(old, Noise(0.0034, 0.0)))
 
 
-def test_what_is_expected_of_a_run_is_what_refitting_finds_on_average():
-    """0.36B with V = 576 added to the published design, 3000 studies before and after."""
+AT_14B = np.array([1.0, -math.log(14), -math.log(16)])
+RATIO = np.array([0.0, 1 / LOGS.alpha, -1 / LOGS.beta])
+
+
+@pytest.mark.parametrize("gradient", [RATIO, AT_14B], ids=["ratio", "predict"])
+@pytest.mark.parametrize("llm_sd", [0.0006, 0.003])
+@pytest.mark.parametrize("new", [(0.36, 576), (14, 1)], ids=["0.36B-576", "14B-1"])
+def test_what_is_expected_of_a_run_is_what_refitting_finds_on_average(gradient, llm_sd, new):
+    """A run added to the published design: 600 studies fitted before and after it."""
     rng = np.random.default_rng(1)
-    log_n, log_v = np.append(LOG_N, np.log(0.36)), np.append(LOG_V, np.log(576))
-    n_runs = 3000
-    llm = rng.normal(0, NOISE.llm_sd, (n_runs, 5))
-    noise = rng.normal(0, NOISE.run_sd, (n_runs, 29)) + llm[:, [*np.repeat(range(4), 7), 4]]
-    errors = LOGS.error(log_n, log_v) + noise
-    spread, mean_square, halves = [], [], []
+    log_n, log_v = np.append(LOG_N, np.log(new[0])), np.append(LOG_V, np.log(new[1]))
+    noise = Noise(0.0034, llm_sd)
+    peculiar = rng.normal(0, llm_sd, (600, 5))[:, [*np.repeat(range(4), 7), 4]]
+    errors = LOGS.error(log_n, log_v) + peculiar + rng.normal(0, noise.run_sd, (600, 29))
+    shrunk, narrower = [], []
     for count in (28, 29):
-        jacobian, plots, gradient = design(LOGS, log_n[:count], log_v[:count])
-        fits = errors[:, :count] @ np.linalg.pinv(jacobian).T
-        spread.append(np.log(fits[:, 1] / fits[:, 2]).std())
-        found = expected(sums(jacobian, plots), gradient, NOISE, 1.0)
-        own, half = [], []
-        for fit, ys in zip(fits[:400], errors[:400, :count], strict=True):
-            strata = splitplot.split(jacobian, ys - jacobian @ fit, plots)
+        jacobian, plots, _ = design(LOGS, log_n[:count], log_v[:count])
+        found = expected(sums(jacobian, plots), gradient, noise, 1.0)
+        solver = np.linalg.pinv(jacobian)
+        halves, squares = [], []
+        for ys in errors[:, :count]:
+            strata = splitplot.split(jacobian, ys - jacobian @ (solver @ ys), plots)
             assert strata is not None
-            at = np.array([0, 1 / fit[1], -1 / fit[2]])
-            own.append(splitplot.standard_error(strata, at)[0] ** 2)
-            half.append(splitplot.half_width(strata, at, 0.95))
-        mean_square.append(np.mean(own))
-        halves.append(np.mean(half))
-        # The scatter of the estimates, and what each fit says of itself.
-        assert spread[-1] == pytest.approx(float(found.se), rel=0.04)
-        assert math.sqrt(mean_square[-1]) == pytest.approx(float(found.se), rel=0.06)
-        assert halves[-1] == pytest.approx(half_width(found, 0.95), rel=0.08)
-    before, after = (
-        expected(sums(*design(LOGS, log_n[:c], log_v[:c])[:2]), gradient, NOISE, 1.0)
-        for c in (28, 29)
-    )
-    predicted = 1 - float(after.se / before.se)
-    assert predicted > 0.08
-    assert 1 - spread[1] / spread[0] == pytest.approx(predicted, abs=0.02)
-    narrower = 1 - half_width(after, 0.95) / half_width(before, 0.95)
-    assert 1 - halves[1] / halves[0] == pytest.approx(narrower, abs=0.03)
+            se, df = splitplot.standard_error(strata, gradient)
+            squares.append(se * se)
+            halves.append(se * t_of(round(df, 1)))
+        scatter = (errors[:, :count] @ solver.T @ gradient).std()
+        said = float(np.sqrt(np.mean(squares)))
+        # Of lopsided designs the fit says more than the scatter is, never less.
+        assert 0.83 * said < scatter < 1.12 * said
+        assert said == pytest.approx(float(found.se), rel=0.06)
+        assert np.mean(halves) == pytest.approx(half_width(found, 0.95), rel=0.05)
+        shrunk.append((said, float(found.se)))
+        narrower.append((np.mean(halves), half_width(found, 0.95)))
+    for (was, expected_was), (now, expected_now) in (shrunk, narrower):
+        assert 1 - now / was == pytest.approx(1 - expected_now / expected_was, abs=0.035)
+
+
+@cache
+def t_of(df):
+    return t_quantile(0.975, df)
 
 
 @pytest.mark.parametrize("law", [LOGS, POWER], ids=["log-linear", "power"])

@@ -7,9 +7,8 @@ from vtc.commands import options
 _COLUMNS = {
     **{"step": "step", "llm": "LLM", "visual_tokens": "V", "compressor": "compressor"},
     **{"replicate": "run", "gpu_hours": "hours", "gpu_hours_total": "in all"},
-    **{"before": "before", "after": "after", "shrinkage": "narrower"},
-    **{"shrinkage_per_hour": "per hour", "sigma": "sigma", "sigma_total": "sigma in all"},
-    "regret": "regret",
+    **{"after": "expected", "shrinkage": "narrower", "shrinkage_per_hour": "per hour"},
+    **{"regret": "regret", "sigma": "sigma", "sigma_total": "sigma in all"},
 }
 
 
@@ -202,7 +201,7 @@ def _shown(rows):
     """The columns that a person sees: of a level of its own the compressor, of a plan the sums."""
     absent = {"compressor"} if len({row["compressor"] for row in rows}) == 1 else set()
     if all(row["gpu_hours_total"] == row["gpu_hours"] for row in rows):
-        absent |= {"gpu_hours_total", "sigma_total", "before"}
+        absent |= {"gpu_hours_total", "sigma_total"}
     if all(row["sigma"] is None for row in rows):
         absent |= {"sigma", "sigma_total"}
     if all(row["regret"] is None for row in rows):
@@ -211,8 +210,8 @@ def _shown(rows):
 
 
 def _cell(name, row):
-    if name in ("before", "after"):
-        low, high = row[f"{name}_low"], row[f"{name}_high"]
+    if name == "after":
+        low, high = row["after_low"], row["after_high"]
         if low is None and high is None:
             return None
         return f"{low or 0:.4g}-{'' if high is None else format(high, '.4g')}"

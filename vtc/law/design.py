@@ -4,11 +4,12 @@ The law is linearised as its intervals are (`intervals.surrogate`), so the varia
 depends on where runs stand, not on what they find: sums over runs are all it needs, and a run adds
 to them. The noise is that of a split plot (`splitplot`): a run's own, and what is peculiar to an
 LLM and hits all of its runs, so that a second V of an LLM helps less than one run's noise suggests.
-The laws are still fitted by plain least squares, so this is the interval that `fit` would print,
-with each mean square at its expectation.
+The laws are still fitted by plain least squares, and an interval's width is the mean width of those
+that `fit` would print: over what both mean squares, with few degrees of freedom, may come out as.
 """
 
 from functools import cache
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -16,9 +17,12 @@ import numpy as np
 from vtc.law.intervals import Surrogate
 from vtc.law.studentt import t_quantile
 
-# Where ln t is known exactly for ranking, in 1 / df; between them it is a straight line.
+# Where ln t is known exactly, in 1 / df; between them it is a straight line, to a part in 1000.
 _KNOTS = np.linspace(0.0, 1.0, 49)
 _MANY = 1e6
+# Values that a mean square may have, equally likely, and shares of the variance tabulated.
+_CHANCES = 24
+_SHARES = np.linspace(0.0, 1.0, 41)
 # ln of the width of an interval that there is none of: more than any other, so it comes first.
 _NO_INTERVAL = 1e3
 
@@ -104,13 +108,23 @@ def sums(jacobian: np.ndarray, plots: np.ndarray) -> Sums:
 
 
 class Expected(NamedTuple):
-    """Of a quantity: its standard error and Satterthwaite's degrees of freedom, each [...].
+    """Of a quantity: its standard error, and what its interval is made of; each [...].
 
-    Where no degree of freedom is left within LLMs, `df` is zero.
+    `share` is the part of the variance that the mean square between LLMs stands for. Where no
+    degree of freedom is left within LLMs, there is no interval.
     """
 
     se: np.ndarray
-    df: np.ndarray
+    share: np.ndarray
+    df_within: np.ndarray
+    df_between: np.ndarray
+
+    @property
+    def df(self) -> np.ndarray:
+        """Satterthwaite's degrees of freedom, mean squares at their expectations; 0 for none."""
+        within = (1 - self.share) ** 2 / np.maximum(self.df_within, 1)
+        between = self.share**2 / np.maximum(self.df_between, 1)
+        return np.where(self.df_within >= 1, 1 / np.maximum(within + between, 1e-300), 0.0)
 
 
 def expected(design: Sums, gradient: np.ndarray, noise: Noise, unit: float) -> Expected:
@@ -139,9 +153,9 @@ def expected(design: Sums, gradient: np.ndarray, noise: Noise, unit: float) -> E
     rest = np.maximum(within - part, 0.0) * run
     # With nothing left between LLMs the fit cannot see their part; it is there all the same.
     variance = np.where(df_between > 0, rest + between, within * run + shared * llm)
-    spread = rest**2 / np.maximum(df_within, 1) + between**2 / np.maximum(df_between, 1)
-    df = np.where(spread > 0, (rest + between) ** 2 / np.maximum(spread, 1e-300), df_within)
-    return Expected(np.sqrt(variance), np.where(df_within >= 1, df, 0.0))
+    whole = rest + between
+    share = np.where(whole > 0, between / np.maximum(whole, 1e-300), 0.0)
+    return Expected(np.sqrt(variance), share, df_within, df_between)
 
 
 def _degrees(
@@ -162,28 +176,60 @@ def _degrees(
     return df_within, df_between, total / np.maximum(df_between, 1)
 
 
-def half_width(found: Expected, level: float) -> float:
-    """Half the t interval of one design's quantity; infinite without degrees of freedom."""
-    if found.df <= 0:
-        return np.inf
-    return t_quantile((1 + level) / 2, float(found.df)) * float(found.se)
+def log_widths(found: Expected, level: float, share: np.ndarray | None = None) -> np.ndarray:
+    """ln of the mean half width of each interval; without degrees of freedom 1000.
 
-
-def log_widths(found: Expected, level: float) -> np.ndarray:
-    """ln of each half width; without degrees of freedom 1000.
-
-    For ranking many designs: ln t is interpolated in 1 / df, to a part in 1000.
+    `share` takes another part of the variance for that between LLMs than the designs have.
     """
-    some = found.df > 0
-    inverse = np.where(some, 1 / np.maximum(found.df, 1.0), 0.0)
-    log_t = np.interp(inverse, _KNOTS, _log_t(level))
-    return np.where(some, np.log(np.maximum(found.se, 1e-300)) + log_t, _NO_INTERVAL)
+    part = found.share if share is None else np.broadcast_to(share, found.se.shape)
+    logs = np.full(found.se.shape, _NO_INTERVAL)
+    pairs = np.stack([found.df_within, found.df_between], axis=-1)
+    for within, between in np.unique(pairs.reshape(-1, 2), axis=0).tolist():
+        if within < 1:
+            continue
+        at = (found.df_within == within) & (found.df_between == between)
+        t = np.interp(part[at], _SHARES, _log_t(within, between, level))
+        logs[at] = np.log(np.maximum(found.se[at], 1e-300)) + t
+    return logs
+
+
+def half_width(found: Expected, level: float) -> float:
+    """The mean half width of one design's interval; infinite without degrees of freedom."""
+    log = float(log_widths(Expected(*map(np.atleast_1d, found)), level)[0])
+    return float(np.exp(log)) if log < _NO_INTERVAL else np.inf
 
 
 @cache
-def _log_t(level: float) -> np.ndarray:
+def _log_t(df_within: int, df_between: int, level: float) -> np.ndarray:
+    """ln of the mean of t times the standard error found, over the expected one, by share.
+
+    The mean is over both mean squares, whose chi-squares are independent.
+    """
+    # With nothing left between LLMs all of the variance is taken from within.
+    share = (_SHARES if df_between else 0 * _SHARES)[:, None, None]
+    within = (1 - share) * _chances(df_within)[:, None]
+    between = share * _chances(max(df_between, 1))
+    total = within + between
+    inverse = within**2 / df_within + between**2 / max(df_between, 1)
+    inverse = inverse / np.maximum(total**2, 1e-300)
+    log_t = np.interp(inverse, _KNOTS, _knot_logs(level))
+    return np.log((np.sqrt(total) * np.exp(log_t)).mean(axis=(1, 2)))
+
+
+@cache
+def _knot_logs(level: float) -> np.ndarray:
     """ln of Student's t at the knots."""
     return np.log([t_quantile((1 + level) / 2, 1 / max(x, 1 / _MANY)) for x in _KNOTS.tolist()])
+
+
+@cache
+def _chances(df: int) -> np.ndarray:
+    """Equally likely values of a mean square over its expectation (Wilson and Hilferty, 1931)."""
+    normal = NormalDist()
+    z = np.array([normal.inv_cdf((i + 0.5) / _CHANCES) for i in range(_CHANCES)])
+    spread = 2 / (9 * df)
+    values = np.maximum(1 - spread + z * spread**0.5, 0.02) ** 3
+    return values / values.mean()
 
 
 def likely_llm_sd(

@@ -3,8 +3,8 @@
 A plan is made twice, by gain per GPU-hour and by gain alone, the better within the budget is kept
 (Leskovec et al., 2007, "Cost-effective outbreak detection in networks": neither alone has a bound,
 the better of both does), and its runs are put in the order of their gain an hour. Each step tries
-every single run and, where the pool is small enough, every pair of runs: two may pay only together,
-as two V of an LLM whose level is its own.
+every single run and every pair of runs, of a large pool only those that share a level of their own:
+two such runs may pay only together.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,6 +18,8 @@ from vtc.law.design_pool import Pool
 
 # Pools up to this many candidates are searched by pairs: 20,100 pairs a step.
 MOST_IN_PAIRS = 200
+# And of larger pools as many of each level of its own: 1,275 pairs.
+_MOST_ALIKE = 50
 # What a step must gain to be one: a thousandth of a width, or of a chi-square of one.
 _LEAST = 1e-3
 # A pair must beat the best single run by this factor: of equals, the smaller step.
@@ -60,11 +62,15 @@ class Narrowing:
         self.design = self.design.plus(self._pool.each.at(index))
 
     def _gain(self, more: Sums) -> np.ndarray:
-        return self._log_width(self.design) - self._log_width(self.design.plus(more))
-
-    def _log_width(self, design: Sums) -> np.ndarray:
-        found = expected(design, self._gradient, self._noise, self._pool.unit)
-        return log_widths(found, self._level)
+        now, then = (
+            expected(design, self._gradient, self._noise, self._pool.unit)
+            for design in (self.design, self.design.plus(more))
+        )
+        # A run may narrow an interval by no more than moving weight between the two mean squares:
+        # with few LLMs t changes much with that, and nothing has been learnt.
+        steady = log_widths(then, self._level, now.share)
+        after = np.maximum(log_widths(then, self._level), steady)
+        return float(log_widths(now, self._level)) - after
 
 
 class Step(NamedTuple):
@@ -98,7 +104,7 @@ def search(pool: Pool, fresh: Callable[[], Gains], budget: float) -> list[Step]:
 
 
 def in_pairs(pool: Pool) -> bool:
-    """Whether a step tries every pair."""
+    """Whether a step tries every pair, and not those within levels alone."""
     return len(pool.hours) <= MOST_IN_PAIRS
 
 
@@ -137,12 +143,11 @@ def _next(
     rates[free] = _rate(counter.alone()[free], price[free])
     best = int(rates.argmax())
     single = (best,) if rates[best] > 0 else ()
-    first, second = (free[side] for side in np.triu_indices(len(free)))
-    fits = (pool.hours[first] + pool.hours[second] <= hours) & (
-        (first != second) | (left[first] > 1)
-    )
+    first, second = _pairs(pool, free)
+    fits = pool.hours[first] + pool.hours[second] <= hours
+    fits &= (first != second) | (left[first] > 1)
     first, second = first[fits], second[fits]
-    if not (in_pairs(pool) and len(first)):
+    if not len(first):
         return single
     of_pairs = _rate(counter.together(first, second), price[first] + price[second])
     at = int(of_pairs.argmax())
@@ -151,6 +156,21 @@ def _next(
     # Of a pair the run that gains more by itself comes first.
     pair = (int(first[at]), int(second[at]))
     return pair if rates[pair[0]] >= rates[pair[1]] else pair[::-1]
+
+
+def _pairs(pool: Pool, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs worth a look: all, or of a large pool those within a level of their own."""
+    if in_pairs(pool):
+        first, second = np.triu_indices(len(free))
+        return free[first], free[second]
+    found = [np.zeros((2, 0), dtype=int)]
+    for level in range(pool.levels.shape[1]):
+        # The cheapest, where one level alone has too many.
+        alike = free[pool.levels[free, level] > 0]
+        alike = alike[np.argsort(pool.hours[alike], kind="stable")][:_MOST_ALIKE]
+        found.append(alike[np.stack(np.triu_indices(len(alike)))])
+    first, second = np.concatenate(found, axis=1)
+    return first, second
 
 
 def _rate(gain: np.ndarray, price: np.ndarray) -> np.ndarray:

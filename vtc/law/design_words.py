@@ -9,6 +9,8 @@ from vtc.law.design_pool import OWN_LEVEL, Candidate
 
 # What counts as having told two forms apart.
 _TOLD = 2.0
+# So many levels of their own are named, more are counted.
+_NAMED = 9
 
 
 def describe(question: Question, found: Plan, costs: str) -> list[str]:
@@ -63,13 +65,15 @@ def _pool(question: Question, found: Plan) -> list[str]:
     how = "rated one by one"
     if not question.each and count > 1:
         how = "each step tries every run"
-        how += " and every pair" if found.pairs else "; there are too many to try pairs"
+        how += " and every pair"
+        how += "" if found.pairs else " of one level (the pool is too large for all)"
     lines = [f"{count} candidate run{'s' * (count != 1)}, {how}."]
     other = sorted({" ".join(filter(None, one.level)) for one in question.candidates} - {""})
     if other:
+        names = ", ".join(other) if len(other) < _NAMED else f"{len(other)} other families"
         lines.append(
-            f"{', '.join(other)}: not of the points, so with a level of its own; only what differs "
-            "between its runs tells the exponents."
+            f"Not of the points, so each with a level of its own: {names}. Only what differs "
+            "between the runs of one tells the exponents."
         )
     if not found.forms_fit:
         lines.append(f"{' and '.join(question.forms)} do not both fit the points: no sigma.")
@@ -117,6 +121,8 @@ def _stop(question: Question, found: Plan) -> list[str]:
         f"{found.regret:.1%} of the FLOPs (2 N (Q + V), equal error), less than {limit}. For the "
         "choice of V these runs would narrow a number that no decision waits for."
     )
+    if question.goal.kind == "predict":
+        return [head.replace("Stop: w", "For V alone you could stop: w")]
     return [head, "Worth more than them:", *(f"  - {line}" for line in _instead(question, found))]
 
 
