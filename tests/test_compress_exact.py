@@ -99,7 +99,7 @@ def mqt_by_torch(compressor, given: Tensor, count: int) -> Tensor:
     position = F.interpolate(image, (side, side), mode="bicubic", align_corners=False)
     position = position.flatten(2)[0].T.to(given.dtype)
     with torch.no_grad():
-        query = compressor.query_norm(compressor.query)[:count] + compressor.pos_embed[:count]
+        query = compressor.query_norm(compressor.query + compressor.pos_embed)[:count]
         key = compressor.key_norm(position).expand_as(given)
         if not compressor.static_keys:
             key = compressor.key_norm(given) + position

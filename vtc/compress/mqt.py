@@ -23,11 +23,11 @@ class Mqt(Elastic):
     """Hu et al., Matryoshka Query Transformer (2405.19315), section 3: cross-attention, no MLP.
 
     256 learned queries with fixed positions (on a grid with fewer patches, the largest square);
-    one layer of attention over the patches; one matrix to the LLM. The tokens of V are the first
-    of those of any larger V.
+    one layer of attention over the patches; one matrix to the LLM. Queries are LayerNorm(query +
+    position), values LayerNorm(patch). The tokens of V are the first of those of any larger V.
 
-    Settings: `static_keys` (the released code: keys are the positions alone, so that every image
-    is read with the same weights; here keys are patches with positions), `trained` (the V that the
+    Settings: `static_keys` (the released code: keys are LayerNorm(position), so that every image
+    is read with the same weights; here LayerNorm(patch) + position), `trained` (the V that the
     steps of an elastic training draw from, each as likely as another; default: 1 and the even
     numbers, of which the release has the even alone),
     `heads` (default: 16, or the largest number below that divides the width), `level`.
@@ -104,7 +104,7 @@ class Mqt(Elastic):
         return self.proj(self.attn.gather(weights, self.value_norm(patches)))
 
     def _queries(self, count: int) -> Float[Tensor, "V D"]:
-        return self.query_norm(self.query[:count]) + self.pos_embed[:count]
+        return self.query_norm(self.query[:count] + self.pos_embed[:count])
 
     def _key_positions(self) -> Float[Tensor, "N D"]:
         """The queries' positions, resized to the grid of patches in float32."""
