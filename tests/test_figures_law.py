@@ -23,7 +23,7 @@ def panels():
 
 
 def test_a_column_a_task_and_a_curve_a_size(panels):
-    figure = draw(panels, 50)
+    figure = draw(panels, (50,))
     assert len(figure.axes) == 4
     flops_axes = figure.axes[0]
     labels = [text.get_text() for text in flops_axes.get_legend().get_texts()]
@@ -59,14 +59,14 @@ def test_no_choice_in_range_lies_below_the_best_line(alpha, beta):
 def test_formats_and_equal_bytes(panels, tmp_path, suffix):
     paths = [tmp_path / f"{name}.{suffix}" for name in "ab"]
     for path in paths:
-        style.save(draw(panels[:1], 50), str(path))
+        style.save(draw(panels[:1], (50,)), str(path))
     assert paths[0].read_bytes()[:8].strip().startswith((b"\x89PNG", b"<?xml", b"%PDF"))
+    assert paths[0].read_bytes() == paths[1].read_bytes()
     if suffix == "png":
         with Image.open(paths[0]) as image:
             assert np.asarray(image.convert("L")).std() > 5
-        assert paths[0].read_bytes() == paths[1].read_bytes()
     with pytest.raises(InputError, match="exists"):
-        style.save(draw(panels[:1], 50), str(paths[0]))
+        style.save(draw(panels[:1], (50,)), str(paths[0]))
 
 
 def test_points_held_out_are_hollow(tmp_path):
@@ -77,10 +77,26 @@ def test_points_held_out_are_hollow(tmp_path):
     [(row, _)] = fit_table(Request(str(PUBLISHED), ("reasoning",), holdout="n_params>=7b"))
     write_rows([row], specs.LAW, tmp_path / "law.json")
     [panel] = law_panels(str(PUBLISHED), str(tmp_path / "law.json"))
-    axes = draw([panel], 50).axes[0]
+    axes = draw([panel], (50,)).axes[0]
     points = [line for line in axes.lines if line.get_linestyle() == "None"]
     assert [line.get_markerfacecolor() == "white" for line in points] == [False] * 3 + [True]
     assert points[-1].get_label() == "7B (held out)"
+
+
+def test_rows_of_panels_are_of_several_q(panels):
+    figure = draw(panels, (0, 50))
+    assert len(figure.axes) == 6
+    titles = [axes.get_title(loc="left") for axes in figure.axes[:4]]
+    assert "best V at Q = 0: as few as possible" in titles[0]
+    assert titles[2] == "best V at Q = 50: 13.5"
+    assert [note.get_text() for note in figure.axes[4].texts] == ["7B", "4B", "1.8B", "500M"]
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(-0.1, 0.1), (0.1, -0.1), (-0.1, -0.1)])
+def test_the_best_line_never_rises(alpha, beta):
+    flops, errors = best_line(PowerLaw(0.5, alpha, beta, 0.1), [10**9, 10**10], (1, 576), 50.0)
+    assert (np.diff(flops) >= 0).all()
+    assert (np.diff(errors) <= 1e-12).all()
 
 
 def test_one_size_is_drawn_without_a_best_line(tmp_path):
@@ -88,14 +104,14 @@ def test_one_size_is_drawn_without_a_best_line(tmp_path):
     table.write_text(
         "n_params_b,visual_tokens,error\n1,1,.6\n1,4,.55\n1,16,.52\n1,64,.5\n1,144,.49\n"
     )
-    axes = draw(law_panels(str(table), None), 50).axes[0]
+    axes = draw(law_panels(str(table), None), (50,)).axes[0]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["1B"]
 
 
 def test_a_shipped_law_is_drawn_and_no_text_asks_for_few_tokens():
     [panel] = law_panels(str(PUBLISHED), "paper", ("reasoning",))
     assert panel.row["alpha"] == 0.077
-    assert "as few as possible" in draw([panel], 0).axes[0].get_title(loc="left")
+    assert "as few as possible" in draw([panel], (0,)).axes[0].get_title(loc="left")
 
 
 def test_the_command(tmp_path):
@@ -137,7 +153,7 @@ def test_laws_of_groups_are_drawn_beside_their_own_points(tmp_path):
     panels = law_panels(str(table), str(law))
     assert [panel.points.group for panel in panels] == ["a", "b"]
     assert all(len(panel.points.points) == 9 for panel in panels)
-    assert [axes.get_title(loc="left")[:12] for axes in draw(panels, 50).axes[:2]] == [
+    assert [axes.get_title(loc="left")[:12] for axes in draw(panels, (50,)).axes[:2]] == [
         "reasoning, a", "reasoning, b",
     ]  # fmt: skip
     table.write_text("\n".join(map(json.dumps, rows[:9])))

@@ -31,7 +31,7 @@ MAY = {
     "compare": TABLES | {"cost", "law"},
     "recommend": TABLES | {"cost", "law"},
     "lab": MODEL,
-    "figures": TABLES | {"cost", "law"},
+    "figures": TABLES | {"cost", "law", "recommend"},
     "adapters": MODEL | {"evaluate"},
     "console": set(),
     "commands": None,

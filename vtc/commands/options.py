@@ -274,6 +274,30 @@ class Quantity(click.ParamType):
         return quantity
 
 
+class Quantities(click.ParamType):
+    """A comma-separated list of numbers as `Quantity` reads them, such as 0,50 or 1G,10T."""
+
+    name = "LIST"
+
+    def __init__(self, zero: bool = False, count: int | None = None) -> None:
+        self.one = Quantity(zero)
+        self.count = count
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """Parse `value`; raises click.BadParameter as `Quantity`, and for a number there twice."""
+        if isinstance(value, tuple):
+            return value
+        parts = value if isinstance(value, list) else str(value).split(",")
+        numbers = tuple(self.one.convert(part, param, ctx) for part in parts)
+        if self.count is not None and len(numbers) != self.count:
+            self.fail(f"'{value}': give {self.count} numbers with a comma between", param, ctx)
+        if len(set(numbers)) != len(numbers):
+            self.fail(f"'{value}' names a number twice", param, ctx)
+        return numbers
+
+
 class Duration(click.ParamType):
     """A time such as 30ms or 0.5s; a bare number counts milliseconds. The value is in seconds."""
 

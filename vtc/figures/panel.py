@@ -1,4 +1,4 @@
-"""What a figure of laws is drawn from: the points of a task and their law. No matplotlib."""
+"""What figures of laws are drawn from: points with their law, or laws alone. No matplotlib."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from vtc.law import holdout
 from vtc.law.estimate import Settings, estimate
 from vtc.law.points import Point, Points, read_points, read_table
 from vtc.law.power import PowerLaw, from_row
+from vtc.recommend.laws import Mix, law_file, read_mix, refuse_meaningless
 from vtc.tables import specs
 from vtc.tables.read import read_rows, title
 
@@ -70,6 +71,23 @@ def law_panels(
             )
         panels.append(Panel(own, row))
     return panels
+
+
+def law_mixes(law: str, tasks: tuple[str, ...] = (), group: str | None = None) -> list[Mix]:
+    """What predicts the error of each task or mix of tasks: laws of a file, or a shipped one.
+
+    Without tasks all of the file's. Raises InputError as `recommend` does: for laws that are not
+    there, or cannot weigh N against V; NoAnswerError for those by which larger LLMs err more.
+    """
+    if not tasks and law != "-":
+        rows = read_rows(law_file(law), specs.LAW).rows
+        tasks = tuple(dict.fromkeys(row["task"] for row in rows))
+    if len(tasks) > 1 and law == "-":
+        raise InputError("several tasks of a law on stdin: give the law as a file")
+    mixes = [read_mix(law, task, None, group) for task in tasks or (None,)]
+    for mix in mixes:
+        refuse_meaningless(mix, (1, 2))  # Several sizes of LLM are weighed against V.
+    return mixes
 
 
 def file_format(out: str) -> str:

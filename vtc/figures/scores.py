@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
 from vtc.errors import InputError
-from vtc.figures.style import MARKERS, new_figure, ordered_colors
+from vtc.figures.style import looks, new_figure
 from vtc.tables.compressors import compressor_name
 from vtc.tables.quantity import format_count
 
@@ -49,17 +49,17 @@ def draw(rows: Sequence[Row]) -> Figure:
     axes = figure.subplots(n_rows, n_columns, squeeze=False)
     for place in axes.flat[len(panels) :]:
         place.set_visible(False)
-    looks = dict(zip(lines, _looks(len(lines)), strict=True))
+    look_of = dict(zip(lines, looks(len(lines)), strict=True))
     names = _names(lines)
     for number, (place, (benchmark, own)) in enumerate(
         zip(axes.flat, panels.items(), strict=False)
     ):
-        _panel(place, benchmark, own, looks)
+        _panel(place, benchmark, own, look_of)
         if number % n_columns == 0:
             place.set_ylabel("score")
         if number + n_columns >= len(panels):
             place.set_xlabel("visual tokens V")
-    _legend(figure, looks, names, rows)
+    _legend(figure, look_of, names, rows)
     return figure
 
 
@@ -77,31 +77,25 @@ def _names(lines: Sequence[_Line]) -> dict[_Line, str]:
     }
 
 
-def _looks(n: int) -> list[dict[str, Any]]:
-    return [
-        {"color": color, "marker": MARKERS[index % len(MARKERS)]}
-        for index, color in enumerate(ordered_colors(n))
-    ]
-
-
 def _panel(
-    axes: Axes, benchmark: str, rows: Sequence[Row], looks: Mapping[_Line, Mapping[str, Any]]
+    axes: Axes, benchmark: str, rows: Sequence[Row], look_of: Mapping[_Line, Mapping[str, Any]]
 ) -> None:
-    for number, (line, look) in enumerate(looks.items()):
+    for number, (line, look) in enumerate(look_of.items()):
         # Beside one another, so that bars do not hide one another.
-        shift = _SHIFT ** (number - (len(looks) - 1) / 2)
+        shift = _SHIFT ** (number - (len(look_of) - 1) / 2)
         own = [row for row in rows if _line_of(row) == line]
         by_tokens: dict[int, list[Row]] = defaultdict(list)
         for row in own:
             by_tokens[row["visual_tokens"]].append(row)
         tokens = sorted(by_tokens)
         means = [fmean(row["score"] for row in by_tokens[v]) for v in tokens]
-        axes.plot([v * shift for v in tokens], means, color=look["color"], linewidth=1.1, zorder=2)
+        axes.plot([v * shift for v in tokens], means, color=look["color"],
+                  linestyle=look["linestyle"], linewidth=1.1, zorder=2)  # fmt: skip
         for row in own:
             bar = _TWO_SIDED * row["stderr"] if row.get("stderr") is not None else None
             axes.errorbar(
-                row["visual_tokens"] * shift, row["score"], yerr=bar, linestyle="none",
-                markersize=5, elinewidth=0.9, capsize=2, zorder=3, **look,
+                row["visual_tokens"] * shift, row["score"], yerr=bar, markersize=5,
+                elinewidth=0.9, capsize=2, zorder=3, **{**look, "linestyle": "none"},
             )  # fmt: skip
     chances = [row["chance"] for row in rows if row.get("chance") is not None]
     if chances:
@@ -142,12 +136,12 @@ def _apart(tokens: Sequence[int]) -> list[int]:
 
 def _legend(
     figure: Figure,
-    looks: Mapping[_Line, Mapping[str, Any]],
+    look_of: Mapping[_Line, Mapping[str, Any]],
     names: Mapping[_Line, str],
     rows: Sequence[Row],
 ) -> None:
     handles = [
-        Line2D([], [], label=names[line], markersize=5, **look) for line, look in looks.items()
+        Line2D([], [], label=names[line], markersize=5, **look) for line, look in look_of.items()
     ]
     if any(row.get("chance") is not None for row in rows):
         handles.append(Line2D([], [], color="0.4", linestyle="--", label="chance"))

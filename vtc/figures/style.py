@@ -1,6 +1,8 @@
 """The look shared by the figures: colours, markers, and how a figure reaches a file."""
 
-from matplotlib import colormaps
+from typing import Any
+
+from matplotlib import colormaps, rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -8,6 +10,11 @@ from vtc.figures.panel import file_format
 from vtc.tables.atomic import refuse_existing, replacing
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+# Solid, dashed, dotted, ...: on and off in units of the line's width.
+LINES: tuple[Any, ...] = (
+    *("-", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (9, 2)), (0, (3, 3))),
+    *((0, (6, 1.5, 1.2, 1.5, 1.2, 1.5)), (0, (2, 1))),
+)
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -23,10 +30,23 @@ def ordered_colors(n: int) -> list[tuple[float, ...]]:
     return [scale(0.85 * index / max(n - 1, 1)) for index in range(n)]
 
 
+def looks(n: int) -> list[dict[str, Any]]:
+    """`n` looks of a curve and its points: colours of rising lightness, markers and line styles."""
+    return [
+        {
+            "color": color,
+            "marker": MARKERS[index % len(MARKERS)],
+            "linestyle": LINES[index % len(LINES)],
+        }
+        for index, color in enumerate(ordered_colors(n))
+    ]
+
+
 def save(figure: Figure, out: str, force: bool = False) -> None:
     """Write a figure whole or not at all, without a date, so that equal data give equal bytes."""
     fmt = file_format(out)
     refuse_existing(out, force)
     metadata = {"Date": None} if fmt == "svg" else {"CreationDate": None} if fmt == "pdf" else None
-    with replacing(out) as partial:
+    # The salt makes the names of an SVG's parts the same every time.
+    with replacing(out) as partial, rc_context({"svg.hashsalt": "vtc"}):
         figure.savefig(partial, format=fmt, dpi=200, metadata=metadata)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vtc.errors import InputError
-from vtc.figures.style import new_figure, ordered_colors
+from vtc.figures.style import looks, new_figure
 from vtc.tables import specs
 from vtc.tables.read import read_rows
 
@@ -79,9 +79,9 @@ def draw(logs: Mapping[str, Rows], label: str = _LABELS["lm"]) -> Figure:
     """
     figure = new_figure(8.0, 6.4)
     axes = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1, 1))
-    for (name, rows), color in zip(logs.items(), ordered_colors(len(logs)), strict=True):
+    for (name, rows), look in zip(logs.items(), looks(len(logs)), strict=True):
         for place, column in zip(axes, ("loss", "grad_norm", "learning_rate"), strict=True):
-            _curve(place, rows, column, color, name if column == "loss" else None)
+            _curve(place, rows, column, look, name if column == "loss" else None)
     axes[0].set_ylabel(label)
     axes[1].set_ylabel("gradient norm")
     axes[1].set_yscale("log")
@@ -94,17 +94,18 @@ def draw(logs: Mapping[str, Rows], label: str = _LABELS["lm"]) -> Figure:
     return figure
 
 
-def _curve(axes: Axes, rows: Rows, column: str, color: Any, label: str | None) -> None:
+def _curve(axes: Axes, rows: Rows, column: str, look: Mapping[str, Any], label: str | None) -> None:
     points = [(row["samples_seen"], row[column]) for row in rows if row[column] is not None]
     if not points:
         return
     samples, values = zip(*points, strict=True)
+    drawn = {"color": look["color"], "linestyle": look["linestyle"]}
     if len(points) < SMOOTH_FROM or column == "learning_rate":
-        marker = "o" if len(points) < 3 else None
-        axes.plot(samples, values, color=color, label=label, marker=marker)
+        marker = look["marker"] if len(points) < 3 else ""
+        axes.plot(samples, values, label=label, marker=marker, **drawn)
         return
-    axes.plot(samples, values, color=color, alpha=0.25, linewidth=0.8)
-    axes.plot(samples, _smooth(values), color=color, label=label)
+    axes.plot(samples, values, color=look["color"], alpha=0.25, linewidth=0.8)
+    axes.plot(samples, _smooth(values), label=label, **drawn)
 
 
 def _smooth(values: Sequence[float]) -> list[float]:

@@ -1,0 +1,85 @@
+"""Axes and looks that the figures share."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vtc.figures import style
+from vtc.figures.axes import (
+    Name,
+    apart,
+    counts_scale,
+    shortened,
+    spread,
+    tokens_scale,
+    write_names,
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.floats(-100, 100), min_size=1, max_size=12), st.floats(0.1, 30))
+def test_names_are_pushed_apart_and_no_further(heights, least):
+    heights = np.sort(np.array(heights))
+    found = spread(heights, least)
+    assert (np.diff(found) >= least - 1e-9).all()
+    assert found.sum() == pytest.approx(heights.sum(), abs=1e-6)
+    if (np.diff(heights) >= least).all():
+        assert found == pytest.approx(heights)
+    # Least squares: no shift of all that hold together would be nearer.
+    for start in range(len(found)):
+        moved = found.copy()
+        moved[start:] += 1e-4
+        assert ((moved - heights) ** 2).sum() >= ((found - heights) ** 2).sum() - 1e-9
+
+
+def test_numbers_of_an_axis_have_room():
+    assert apart([1, 4, 16, 36, 64, 144, 576]) == [1, 4, 16, 36, 64, 144, 576]
+    assert apart([1, 2, 575, 576]) == [1, 2, 575]
+    assert apart([16]) == [16]
+    assert apart([]) == []
+
+
+def test_plain_numbers_stand_on_logarithmic_axes():
+    axes = style.new_figure(4, 3).subplots()
+    axes.plot([5e8, 7e9], [1, 576])
+    counts_scale(axes, 5e8, 7e9)
+    tokens_scale(axes, "y", [1, 16, 576])
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["1", "16", "576"]
+    format_of = axes.xaxis.get_major_formatter()
+    assert [format_of(x, 0) for x in (5e8, 1e9, 2e10)] == ["500M", "1B", "20B"]
+    counts_scale(axes, 1e9, 1e12, giga="G")
+    assert axes.xaxis.get_major_formatter()(1e9, 0) == "1G"
+    one = style.new_figure(4, 3).subplots()
+    one.plot([16], [0.5], marker="o")
+    tokens_scale(one, "x", [16, 16])
+    assert one.get_xlim() == (8, 32)
+
+
+def test_names_beside_curves_do_not_overlap():
+    figure = style.new_figure(5, 3)
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1])
+    names = [Name(1.0, y, f"curve {y}") for y in (0.5, 0.5, 0.51, 0.52, 7.0)]
+    write_names(figure, {axes: names})
+    figure.draw_without_rendering()
+    boxes = sorted((note.get_window_extent() for note in axes.texts), key=lambda box: box.y0)
+    # The extent of a note holds its line to the curve: compare the letters' own centres.
+    middles = sorted(note.get_transform().transform(note.xyann)[1] for note in axes.texts)
+    assert len(boxes) == 5
+    assert min(np.diff(middles)) >= 7.5 * 100 / 72
+
+
+def test_looks_differ_in_three_ways():
+    looks = style.looks(8)
+    for key in ("color", "marker", "linestyle"):
+        assert len({str(look[key]) for look in looks}) == 8
+    grey = [np.dot(look["color"][:3], (0.299, 0.587, 0.114)) for look in style.looks(7)]
+    assert min(np.diff(grey)) > 0.05
+    assert max(grey) < 0.75
+
+
+def test_long_names_are_cut_and_dollars_are_letters():
+    assert shortened("short", 20) == "short"
+    assert shortened("one two three four five", 9, 2) == "one two\nthree…"
+    assert shortened("a$b$", 9) == r"a\$b\$"
