@@ -5,6 +5,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from vtc.figures.style import new_figure
 
@@ -22,7 +23,7 @@ def draw(rows: Sequence[Row]) -> Figure:
     """
     laws = list(dict.fromkeys((row["task"], row["group"]) for row in rows))
     names = [name for name in _NAMES if any(row["parameter"] == name for row in rows)]
-    figure = new_figure(2.9 * len(names) + 0.4, 2.6 * len(laws) + 0.4)
+    figure = new_figure(2.9 * len(names) + 0.4, 2.6 * len(laws) + 0.6)
     axes = figure.subplots(len(laws), len(names), squeeze=False)
     for line, (task, group) in enumerate(laws):
         for column, name in enumerate(names):
@@ -37,6 +38,11 @@ def draw(rows: Sequence[Row]) -> Figure:
                 title = task if group is None else f"{task}, {group}"
                 panel.set_title(title, fontsize=10, loc="left")
                 panel.set_ylabel("F of the rise")
+    handles = [
+        Line2D([], [], color="black", linewidth=2.6, label="values that the data admit"),
+        Line2D([], [], color="0.45", linestyle="--", label="values that they do not"),
+    ]
+    figure.legend(handles=handles, loc="outside upper left", ncols=2, fontsize=8, frameon=False)
     return figure
 
 
@@ -46,7 +52,7 @@ def _panel(axes: Axes, curve: Sequence[Row], name: str) -> None:
     axes.plot(values, rises, color="0.45", linewidth=1.2, linestyle="--")
     admitted = [rise if row["admitted"] else float("nan")
                 for row, rise in zip(curve, rises, strict=True)]  # fmt: skip
-    axes.plot(values, admitted, color="black", linewidth=2.6, label="admitted")
+    axes.plot(values, admitted, color="black", linewidth=2.6)
     best = min(range(len(curve)), key=lambda at: curve[at]["sse"])
     axes.plot(values[best], rises[best], marker="o", color="black", markersize=5)
     axes.set_ylim(-0.4, _HIGHEST)

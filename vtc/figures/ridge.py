@@ -22,7 +22,7 @@ from vtc.law.rows import arrays
 LEVELS = (0.5, 0.95, 0.99)
 CELLS = 240
 _D_MAX = 1 - 1e-9
-_GREYS = ("0.45", "0.68", "0.86")
+_GREYS = ("0.6", "0.77", "0.9")
 _TRIES = 12  # Times that the range grows until the outermost region is whole.
 
 Array = np.ndarray
@@ -131,7 +131,7 @@ def draw(panels: Sequence[Panel]) -> Figure:
                for level, grey in zip(LEVELS, _GREYS, strict=True)]  # fmt: skip
     handles += [
         Line2D([], [], marker="o", color="black", linestyle="none", markersize=6, label="the law"),
-        Line2D([], [], marker=".", color="#D55E00", linestyle="none", markersize=4,
+        Line2D([], [], marker=".", color="#993404", linestyle="none", markersize=4,
                label="its draws (LLMs' peculiarities too)"),
         Line2D([], [], color="black", linestyle="-", label="its α/β"),
         Line2D([], [], color="black", linestyle="--", label="ends of its interval"),
@@ -149,7 +149,7 @@ def _panel(axes: Axes, panel: Panel) -> None:
     limits = (found.alpha[0], found.alpha[-1]), (found.beta[0], found.beta[-1])
     draws = np.array([row["draw_alpha"], row["draw_beta"]])
     if draws.size:
-        axes.plot(*draws, marker=".", linestyle="none", color="#D55E00", markersize=2.2, alpha=0.7)
+        axes.plot(*draws, marker=".", linestyle="none", color="#993404", markersize=2.2, alpha=0.7)
     for name, style in (("ratio", "-"), ("ratio_low", "--"), ("ratio_high", "--")):
         if row.get(name) is not None:
             axes.plot([0, 10 * row[name]], [0, 10], color="black", linestyle=style, linewidth=1.1)

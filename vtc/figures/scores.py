@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
 from vtc.errors import InputError
+from vtc.figures.axes import shortened
 from vtc.figures.style import looks, new_figure
 from vtc.tables.compressors import compressor_name
 from vtc.tables.quantity import format_count
@@ -20,6 +21,7 @@ _COLUMNS = 4
 _SHIFT = 1.06
 _TWO_SIDED = 1.96  # Standard normal: 95 % of it lie within so many standard errors.
 _BEYOND = 0.03
+_LETTERS = 30  # Of a title in a panel's width.
 
 Row = Mapping[str, Any]
 _Line = tuple[int, str, str]
@@ -119,7 +121,10 @@ def _panel(
         axes.spines[side].set_visible(False)
     items = {row["n_items"] for row in rows if row.get("n_items")}
     size = f" (n = {items.pop()})" if len(items) == 1 else ""
-    axes.set_title(f"{benchmark}{size}", fontsize=10, loc="left")
+    # A name on a line of its own where both have no room on one.
+    apart = "\n" if len(benchmark) + len(size) > _LETTERS else ""
+    title = f"{shortened(benchmark, _LETTERS, 1)}{apart}{size.strip() if apart else size}"
+    axes.set_title(title, fontsize=10, loc="left")
 
 
 def _apart(tokens: Sequence[int]) -> list[int]:
