@@ -250,3 +250,23 @@ def test_llms_by_name_and_size_are_counted_as_the_points_count():
     for text in ("0.36", "-1b", "nobody"):
         with pytest.raises(InputError, match="is no size"):
             sized(text, POINTS)
+
+
+@pytest.mark.parametrize("goal", ["ratio", "predict:N=14b,V=16"])
+def test_no_run_of_a_plan_could_be_left_out(goal):
+    pool = runs(0.36, 0.5, 1.8, 14, tokens=(1, 16, 576))
+    found = rows(pool, 100.0, goal)
+    whole = found[-1]["shrinkage_total"]
+    made = [
+        next(
+            one
+            for one in pool
+            if (one.llm, one.visual_tokens) == (row["llm"], row["visual_tokens"])
+        )
+        for row in found
+    ]
+    assert len(made) > 2
+    for out in range(len(made)):
+        rest = made[:out] + made[out + 1 :]
+        less = rows(rest, 100.0, goal)[-1]["shrinkage_total"]
+        assert less < whole

@@ -109,6 +109,11 @@ class Told:
         """Of all runs taken."""
         return float(self._total.min())
 
+    @property
+    def value(self) -> float:
+        """The chi-square: what the runs taken are worth."""
+        return self.chi_square
+
     def alone(self) -> np.ndarray:
         """[K]: what each candidate would add."""
         variance = np.diagonal(self._covariance, axis1=1, axis2=2) + self._run

@@ -23,7 +23,7 @@ _MOST_ALIKE = 50
 # What a step must gain to be one: a thousandth of a width, or of a chi-square of one.
 _LEAST = 1e-3
 # A pair must beat the best single run by this factor: of equals, the smaller step.
-_PAIR_MARGIN = 1.01
+_PAIR_MARGIN = 1.05
 
 
 class Gains(Protocol):
@@ -39,6 +39,11 @@ class Gains(Protocol):
 
     def take(self, index: int) -> None:
         """Make a run."""
+        ...
+
+    @property
+    def value(self) -> float:
+        """What the runs taken are worth; its zero is anywhere."""
         ...
 
 
@@ -60,6 +65,12 @@ class Narrowing:
     def take(self, index: int) -> None:
         """Make a run."""
         self.design = self.design.plus(self._pool.each.at(index))
+
+    @property
+    def value(self) -> float:
+        """Less ln of the interval's width."""
+        found = expected(self.design, self._gradient, self._noise, self._pool.unit)
+        return -float(log_widths(found, self._level))
 
     def _gain(self, more: Sums) -> np.ndarray:
         now, then = (
@@ -94,7 +105,7 @@ def search(pool: Pool, fresh: Callable[[], Gains], budget: float) -> list[Step]:
     one_each = np.ones_like(pool.hours)
     plans = [_greedy(pool, fresh(), budget, price, pool.seeds) for price in (pool.hours, one_each)]
     by_rate, by_gain = (_worth(fresh(), plan) for plan in plans)
-    chosen = plans[1] if by_gain > by_rate + _LEAST else plans[0]
+    chosen = _needed(fresh, plans[1] if by_gain > by_rate + _LEAST else plans[0])
     allowed = np.zeros_like(pool.seeds)
     for step in chosen:
         allowed[step.index] += 1
@@ -109,12 +120,25 @@ def in_pairs(pool: Pool) -> bool:
 
 
 def _worth(counter: Gains, plan: Sequence[Step]) -> float:
-    """The whole gain of a plan."""
-    total = 0.0
+    """What a plan's runs are worth."""
     for step in plan:
-        total += float(counter.alone()[step.index])
         counter.take(step.index)
-    return total
+    return counter.value
+
+
+def _needed(fresh: Callable[[], Gains], plan: Sequence[Step]) -> list[Step]:
+    """The plan without runs that others have made worthless, the last ones first."""
+    kept = list(plan)
+    worth = _worth(fresh(), kept)
+    for place in reversed(range(len(kept))):
+        rest = kept[:place] + kept[place + 1 :]
+        without = _worth(fresh(), rest)
+        if without > worth - _LEAST:
+            # Its partner, if it had one, stands alone from here on.
+            if place:
+                rest[place - 1] = Step(rest[place - 1].index)
+            kept, worth = rest, without
+    return kept
 
 
 def _greedy(
