@@ -314,7 +314,7 @@ def test_measured_times_stand_for_costs(tmp_path):
              for v in (1, 4, 16, 36)]  # fmt: skip
     table = tmp_path / "costs.csv"
     table.write_text("\n".join([head, *cells]))
-    times = read_times(str(table), 50)
+    times = read_times([str(table)], 50)
     found = compare(study(), Request(), lambda cell: None, times)
     by = {(one["compressor"], one["visual_tokens"]): one for one in found.rows}
     assert by["quecc", 4]["time_ms"] == 54
@@ -322,11 +322,11 @@ def test_measured_times_stand_for_costs(tmp_path):
     assert by["avgpool", 36]["same_cost"] == "only"
     assert by["quecc", 1]["same_cost_how"] == "measured"
     with pytest.raises(InputError, match=r"it has text tokens 50"):
-        read_times(str(table), 7)
+        read_times([str(table)], 7)
     table.write_text("\n".join([head, *cells, cells[0].replace("gpu", "other")]))
     with pytest.raises(InputError, match=r"holds 2 devices \(gpu, other\); name one with --device"):
-        read_times(str(table), 50)
-    assert len(read_times(str(table), 50, "other").by_cell) == 1
+        read_times([str(table)], 50)
+    assert len(read_times([str(table)], 50, "other").by_cell) == 1
 
 
 def test_recipes_that_differ_are_named(tmp_path):

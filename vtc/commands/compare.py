@@ -38,7 +38,10 @@ COLUMNS = (
 )
 @options.text_tokens("Text tokens Q behind the image, in the costs.")
 @click.option(
-    "--costs", metavar="FILE", help="Measured costs (vtc profile): equal cost is then equal time."
+    "--costs",
+    metavar="FILE",
+    multiple=True,
+    help="Measured costs of vtc profile (repeatable): equal cost is then equal time.",
 )
 @click.option("--device", help="Device of the costs, where the table has several.")
 @click.option(
@@ -111,7 +114,7 @@ def compare(tables, llms, encoders, costs, device, folders, figure, out, fmt, fo
         console.say(line)
     footer = None
     if chosen == "parquet":
-        inputs = [*tables, *([costs] if costs else [])]
+        inputs = [*tables, *costs]
         footer = provenance.footer(settings=request.settings(), inputs=inputs)
     if figure:
         from vtc.figures.compare import draw

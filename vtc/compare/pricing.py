@@ -79,22 +79,23 @@ class Times(NamedTuple):
 _PHASES = ("encoder_ms", "projector_ms", "prefill_ms")
 
 
-def read_times(path: str, text_tokens: float, device: str | None = None) -> Times:
-    """Times of a costs table at batch 1, one image and this many text tokens.
+def read_times(paths: Sequence[str], text_tokens: float, device: str | None = None) -> Times:
+    """Times of costs tables at batch 1, one image and this many text tokens.
 
     Rows that lack encoder, compressor or prefill are left out; several of one cell are averaged.
-    Raises InputError for a table that is none or of which nothing is left, and for one of several
-    devices of which none is named.
+    Raises InputError for a table that is none, if nothing is left, and for several devices of
+    which none is named.
     """
-    rows = read_rows(path, specs.COSTS).rows
+    name = ", ".join(map(title, paths))
+    rows = [row for path in paths for row in read_rows(path, specs.COSTS).rows]
     devices = sorted({row["device"] for row in rows if row["device"]})
     if device is not None and device not in devices:
         raise InputError(
-            f"--costs {title(path)} has no device '{device}'; it has {', '.join(devices) or 'none'}"
+            f"--costs {name} has no device '{device}'; it has {', '.join(devices) or 'none'}"
         )
     if device is None and len(devices) > 1:
         raise InputError(
-            f"--costs {title(path)} holds {len(devices)} devices ({', '.join(devices)}); name one "
+            f"--costs {name} holds {len(devices)} devices ({', '.join(devices)}); name one "
             "with --device"
         )
     kept: dict[tuple[str, str, int], list[float]] = {}
@@ -107,9 +108,9 @@ def read_times(path: str, text_tokens: float, device: str | None = None) -> Time
             key = (_key(row["subject"]), row["compressor"], row["visual_tokens"])
             kept.setdefault(key, []).append(sum(parts))
     if not kept:
-        raise InputError(_nothing_left(title(path), rows, text_tokens))
+        raise InputError(_nothing_left(name, rows, text_tokens))
     means = {key: sum(times) / len(times) for key, times in kept.items()}
-    return Times(title(path), device or (devices[0] if devices else None), means)
+    return Times(name, device or (devices[0] if devices else None), means)
 
 
 def _nothing_left(name: str, rows: Sequence[Mapping[str, Any]], text_tokens: float) -> str:
