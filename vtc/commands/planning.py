@@ -73,7 +73,8 @@ def table_of(table: str | None, law: str | None) -> str:
 
 def _rows(table: str) -> Sequence[Mapping[str, Any]]:
     """Rows of points or scores; a file of predictions is scored first."""
-    from vtc.evaluate.influences import is_predictions, read_influences
+    from vtc.evaluate.influences import read_influences
+    from vtc.evaluate.kinds import is_predictions
     from vtc.law.points import read_table
 
     return read_influences(table).rows if is_predictions(table) else read_table(table)
@@ -190,16 +191,18 @@ def _product(flags: Flags, points: Any) -> list[Any]:
 
 
 def _own_compressors(points: Any, named: Sequence[str | None]) -> set[str | None]:
-    """The compressors whose level is that of the points; of points that name none, the first."""
+    """The compressors whose level is that of the points.
+
+    Of points that name none: the first, unless some candidates are left to be the points' own.
+    """
     from vtc import console
 
     own: set[str | None] = {None, *points.compressors}
-    first = next((name for name in named if name is not None), None)
-    if first is not None and not points.compressors:
-        own.add(first)
+    if not points.compressors and named and None not in named:
+        own.add(named[0])
         if len({*named}) > 1:
             console.say(
-                f"The points name no compressor; {first}, named first, is taken for theirs."
+                f"The points name no compressor; {named[0]}, named first, is taken as theirs."
             )
     return own
 

@@ -19,7 +19,7 @@ def describe(question: Question, found: Plan, costs: str) -> list[str]:
     lines += [f"  {line}" for line in _pool(question, found)]
     lines.append(f"  {costs}")
     lines.append(_each(question, found) if question.each else _path(question, found))
-    return [*lines, *_stop(question, found)]
+    return [*lines, *_stop(question, found), *_marks(found)]
 
 
 def _standing(question: Question, found: Plan) -> str:
@@ -75,9 +75,22 @@ def _pool(question: Question, found: Plan) -> list[str]:
             f"Not of the points, so each with a level of its own: {names}. Only what differs "
             "between the runs of one tells the exponents."
         )
+    if question.points.families:
+        sizes = sorted({one.llm for one in question.candidates if _is_bare(one)})
+        family = " and ".join(question.points.families)
+        if sizes:
+            lines.append(
+                f"{', '.join(sizes)}: a size alone, taken for an LLM of {family}; one of another "
+                "family tells less (name it, and its level is its own)."
+            )
     if not found.forms_fit:
         lines.append(f"{' and '.join(question.forms)} do not both fit the points: no sigma.")
     return lines
+
+
+def _is_bare(one: Candidate) -> bool:
+    """Whether nobody says what LLM it is, beyond its size."""
+    return one.family is None and one.level == OWN_LEVEL
 
 
 def _path(question: Question, found: Plan) -> str:
@@ -171,6 +184,16 @@ def _cheapest_repeat(question: Question) -> Candidate | None:
         if one.level == OWN_LEVEL and (one.n_params, one.visual_tokens) in there
     ]
     return min(known, key=lambda one: one.hours, default=None)
+
+
+def _marks(found: Plan) -> list[str]:
+    """What marks behind an LLM's name mean, where rows have them."""
+    marks = []
+    if any(row["extrapolates"] for row in found.rows):
+        marks.append("*: N or V outside what was measured")
+    if any(row["with_next"] for row in found.rows):
+        marks.append("+: chosen for what it tells with the next step")
+    return [f"{'; '.join(marks)}."] if marks else []
 
 
 def _best_sigma(question: Question, found: Plan) -> str:
