@@ -7,7 +7,8 @@ import pytest
 from law_design import LOG_N, LOG_V, law
 from shell import vtc
 
-from vtc.evaluate.influences import is_predictions, read_influences
+from vtc.evaluate.influences import read_influences
+from vtc.evaluate.kinds import is_predictions
 from vtc.law import items, splitplot
 from vtc.law.estimate import Settings, estimate
 from vtc.law.points import Point, Points, read_points

@@ -229,12 +229,15 @@ def test_it_says_when_one_token_is_not_the_answer_and_why(line, words):
     ("line", "words"),
     [
         ("--gpu rtx4090 --latency 2ms", "below what the encoder alone takes on rtx4090, 3.69 ms"),
-        ("--gpu l4 --fps 1000", "a throughput of 1,000 images a second is below what the encoder"),
+        ("--gpu l4 --fps 1000", "a throughput of 1,000 images a second is above what the encoder"),
         ("--flops 1e11 --g 3", "100 GFLOP is below what the encoder alone takes, 366 GFLOP"),
         ("--gpu rtx4090 --latency 4ms", "cheapest choice, Qwen1.5-0.5B with V = 1, needs 4.97 ms"),
         ("--gpu orin-nano-8gb --latency 1s --llm Qwen2.5-14B", "the smallest GPU of the catalog"),
         ("--gpu orin-nano-8gb --latency 1s --llm Qwen2.5-7B", "with --weights nf4 it needs 7.85"),
         ("--gpu l4 --latency 1s --llm Qwen1.5-72B", "more than any GPU of the catalog has"),
+        ("--gpu l4 --latency 1s --llm Qwen1.5-72B", r"nf4 it needs 45\.3 GB, which l40s holds"),
+        ("--gpu l4 --latency 1s --vram 2GB", "no LLM fits 2 GB of memory.*which l4 has: raise"),
+        ("--flops 3e12 --vram 2GB", "no LLM fits 2 GB of memory.*that holds it is orin-nano-8gb"),
         ("--gpu l4 --latency 12ms --fps 500", "images a second"),
     ],
 )
@@ -278,6 +281,10 @@ def test_contradictions_are_refused(line, words):
         ({"draw_k": None}, "write \\[\\] there for a law without intervals"),
         ({"k": 0.0}, "k is 0; it must be above zero"),
         ({"form": "log-linear"}, "recommend reads form power alone"),
+        ({"d": 1.5}, "d is 1.5; an irreducible error lies in"),
+        ({"level": 1.5}, "level is 1.5; a coverage lies between 0 and 1"),
+        ({"n_convention": "mine"}, "n_convention is 'mine'; write nominal, total, non-embedding"),
+        ({"visual_tokens_min": -5}, "visual_tokens_min -5 and visual_tokens_max 576 are no range"),
     ],
 )
 def test_hand_made_laws_are_checked(tmp_path, change, words):

@@ -148,7 +148,7 @@ def _material(tables):
     """What is fitted: the tables' rows, or, of files of predictions, their scores by image."""
     from vtc import console
     from vtc.errors import InputError
-    from vtc.evaluate.influences import is_predictions, read_influences
+    from vtc.evaluate.kinds import is_predictions
     from vtc.evaluate.uneven import uneven
     from vtc.law.points import without_repeated
     from vtc.law.run import Material
@@ -161,6 +161,8 @@ def _material(tables):
             "the first"
         )
     if True in kinds:
+        from vtc.evaluate.influences import read_influences
+
         refuse_twice(tables)
         found = Material(*read_influences(*tables))
     else:

@@ -1,7 +1,6 @@
 """Predictions as scores, and what each image moves every score by: what an item bootstrap needs."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from vtc.evaluate.aggregate import score_item, summed
@@ -10,7 +9,6 @@ from vtc.evaluate.predictions import Source, read_predictions
 
 # Answers kept with their score: several runs give the same answer to the same item.
 _REMEMBERED = 200_000
-_HEAD = 100_000  # Bytes of a text file that hold its header, or its first row.
 _SCORED_BY = ("metric", "prediction", "category", "about", "fault")
 
 
@@ -23,23 +21,6 @@ class Influences(NamedTuple):
 
     rows: list[dict[str, Any]]
     images: dict[tuple[str, int, str], dict[str, float]]
-
-
-def is_predictions(table: str) -> bool:
-    """Whether a file is a table of predictions, by its footer or its columns; never asks stdin."""
-    if table == "-" or not Path(table).is_file():
-        return False
-    with open(table, "rb") as file:
-        head = file.readline(_HEAD)
-    if not head.startswith(b"PAR1"):
-        first = head.decode("utf-8", "replace").strip()
-        return '"prediction"' in first or "prediction" in first.split(",")
-    import pyarrow.parquet as pq
-
-    try:
-        return "prediction" in pq.ParquetFile(table).schema_arrow.names
-    except (OSError, ValueError):  # Damage is named where the rows are read.
-        return False
 
 
 def read_influences(*tables: str) -> Influences:

@@ -73,6 +73,10 @@ def _error(row: Mapping[str, Any], where: str) -> float:
 
 
 def _share(row: Mapping[str, Any], name: str, where: str) -> float:
+    if str(row[name]).strip().endswith("%"):
+        raise InputError(
+            f"{where}: {name} is {row[name]}; write a share between 0 and 1, 0.6 for 60%"
+        )
     value = _cell(row, name, where)
     if not -1e-9 <= value <= 1 + 1e-9:
         percent = "; divide percentages by 100" if 1 < value <= 100 else ""

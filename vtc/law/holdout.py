@@ -9,7 +9,7 @@ from typing import Any
 from vtc.errors import InputError
 from vtc.law.points import MIN_POINTS, Point, Points
 from vtc.law.power import from_row
-from vtc.tables.quantity import parse_quantity
+from vtc.tables.quantity import format_count, parse_quantity
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -46,7 +46,12 @@ def split(points: Points, condition: str) -> tuple[Points, tuple[Point, ...]]:
     out = tuple(point for point in points.points if held(point))
     kept = [point for point in points.points if not held(point)]
     if not out:
-        raise InputError(f"--holdout '{condition}' matches no point of {points.title}")
+        sizes = ", ".join(map(format_count, points.sizes))
+        tokens = ", ".join(map(str, sorted({point.visual_tokens for point in points.points})))
+        raise InputError(
+            f"--holdout '{condition}' matches no point of {points.title}; it has n_params {sizes} "
+            f"and visual_tokens {tokens}"
+        )
     if len(kept) < MIN_POINTS:
         raise InputError(
             f"--holdout '{condition}' leaves {len(kept)} points of {points.title}; "

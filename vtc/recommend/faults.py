@@ -3,7 +3,8 @@
 import numpy as np
 
 from vtc.catalog import gpus
-from vtc.cost.inference import memory
+from vtc.cost.inference import stored_bytes
+from vtc.cost.memory import overhead_bytes
 from vtc.recommend.deploy import Advice, Deployment, View, limit_of, place_of_least
 from vtc.recommend.units import NAMES, gigabytes, say
 
@@ -12,7 +13,7 @@ def why_nothing_fits(q: Deployment, advice: Advice, view: View) -> str:
     """The reason on one device: its memory, the encoder alone, or the cheapest choice."""
     where = f" on {view.device.gpu}" if view.device.gpu else ""
     if not view.in_memory.any():
-        return _memory(q, view)
+        return _memory(q, advice, view)
     for objective in q.limits:
         cost, limit = view.costs[objective], limit_of(objective, q.limits)
         known = np.isfinite(cost) & view.in_memory
@@ -30,10 +31,12 @@ def why_nothing_fits(q: Deployment, advice: Advice, view: View) -> str:
         )
         alone = _encoder_alone(q, advice, view, objective, at)
         if alone > limit:
+            past, much = "below what the encoder alone takes", say(objective, alone)
+            if objective == "throughput":
+                past = "above what the encoder alone reaches"
             return (
-                f"{_budget(objective, limit)} is below what the encoder alone takes{where}, "
-                f"{say(objective, alone)} ({q.encoder}): no number of visual tokens helps, a "
-                f"smaller --encoder does; {needs}"
+                f"{_budget(objective, limit)} is {past}{where}, {much} ({q.encoder}): no number of "
+                f"visual tokens helps, a smaller --encoder does; {needs}"
             )
         return f"nothing fits {_budget(objective, limit)}{where}: {needs}"
     limits = " and ".join(_budget(name, limit_of(name, q.limits)) for name in q.limits)
@@ -62,23 +65,40 @@ def _encoder_alone(
     return an_image if objective == "throughput" else an_image * hourly / 3600
 
 
-def _memory(q: Deployment, view: View) -> str:
-    peak = view.timed.peak
+def _memory(q: Deployment, advice: Advice, view: View) -> str:
+    peak, device = view.timed.peak, view.device
     m, j = place_of_least(peak)
-    need, usable = float(peak[m, j]), float(view.device.usable_bytes or 0)
-    what = f"{view.device.gpu}'s {gigabytes(usable)}" if view.device.gpu else gigabytes(usable)
+    need, usable = float(peak[m, j]), float(device.usable_bytes or 0)
+    own = next((gpu for gpu in gpus.catalog() if gpu.gpu == device.gpu), None)
+    # --vram may stand for less than the GPU has, or for one that is not named.
+    whole = own is not None and own.usable_bytes <= usable
+    what = f"{device.gpu}'s {gigabytes(usable)}" if whole else gigabytes(usable)
     text = (
         f"no LLM fits {what} of memory: the smallest choice, {q.models[m].model} with V = "
         f"{q.visual_tokens[j]} in {q.service.weights}, needs {gigabytes(need)}"
     )
-    shape, service = q.shaped[m][1], type(q.service)(**{**vars(q.service), "weights": "nf4"})
-    compressing = q.compressor_of(shape.hidden_size, (q.visual_tokens[j],))
-    v = np.array([float(q.visual_tokens[j])])
-    smaller = float(memory(shape, q.encoder_shape, compressing, v, service).peak[0])
+    smaller = _in_nf4(q, advice, (m, j))
     if q.service.weights != "nf4" and smaller <= usable:
         return f"{text}; with --weights nf4 it needs {gigabytes(smaller)} and fits"
+    if own is not None and need <= own.usable_bytes:
+        return f"{text}, which {own.gpu} has: raise --vram"
+    holding = _smallest_gpu(need)
+    if holding:
+        return f"{text}; the smallest GPU of the catalog that holds it is {holding}"
+    text += ", more than any GPU of the catalog has"
+    if q.service.weights != "nf4" and (holding := _smallest_gpu(smaller)):
+        return f"{text}; with --weights nf4 it needs {gigabytes(smaller)}, which {holding} holds"
+    return f"{text}; take a smaller LLM" + " or --batch" * (q.service.batch > 1)
+
+
+def _in_nf4(q: Deployment, advice: Advice, at: tuple[int, int]) -> float:
+    """Bytes that a choice takes with its LLM in nf4, as modelled."""
+    shape, held = q.shaped[at[0]][1], advice.static.held
+    more = stored_bytes(shape, "nf4") - stored_bytes(shape, q.service.weights)
+    used = float(held.weights[at] + held.kv[at] + held.activations[at]) + more
+    return used + float(overhead_bytes(used))
+
+
+def _smallest_gpu(need: float) -> str | None:
     roomy = [gpu for gpu in gpus.catalog() if gpu.usable_bytes >= need]
-    if not roomy:
-        return f"{text}, more than any GPU of the catalog has; take a smaller LLM or --batch"
-    least = min(roomy, key=lambda gpu: gpu.usable_bytes)
-    return f"{text}; the smallest GPU of the catalog that holds it is {least.gpu}"
+    return min(roomy, key=lambda gpu: gpu.usable_bytes).gpu if roomy else None

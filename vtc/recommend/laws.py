@@ -9,6 +9,7 @@ from typing import Any
 
 from vtc.catalog import laws
 from vtc.errors import InputError, NoAnswerError
+from vtc.law.cells import CONVENTIONS
 from vtc.law.power import PowerLaw, central, from_row
 from vtc.tables import specs
 from vtc.tables.read import read_rows, title
@@ -166,8 +167,11 @@ def _rows(law: str) -> list[dict[str, Any]]:
     try:
         return read_rows(law_file(law), specs.LAW).rows
     except InputError as error:
-        if "'draw_" in str(error):
-            raise InputError(f"{error}; write [] there for a law without intervals") from None
+        said = str(error)
+        if "'draw_" in said:
+            # Of a missing column the message lists all those that there are, sixty and more.
+            said = said.split("; it has ")[0]
+            raise InputError(f"{said}; write [] there for a law without intervals") from None
         raise
 
 
@@ -210,6 +214,7 @@ def _check_row(row: Mapping[str, Any], where: str, law: str) -> None:
             f"{where}: N is counted in '{row['unit']}' inside k, here it must be '{_UNIT}': "
             "fit it again, or convert k"
         )
+    _check_ranges(row, where)
     counts = {name: len(row[name]) for name in _DRAWS}
     if len(set(counts.values())) > 1:
         said = ", ".join(f"{name} {count}" for name, count in counts.items())
@@ -218,6 +223,23 @@ def _check_row(row: Mapping[str, Any], where: str, law: str) -> None:
         )
     if any(k <= 0 for k in row["draw_k"]):
         raise InputError(f"{where}: draw_k holds a value of at most 0; every k is above zero")
+
+
+def _check_ranges(row: Mapping[str, Any], where: str) -> None:
+    """Raise InputError for cells that no fit writes, and a hand might."""
+    if not 0 <= row["d"] < 1:
+        raise InputError(f"{where}: d is {row['d']:g}; an irreducible error lies in [0, 1)")
+    if row["level"] is not None and not 0 < row["level"] < 1:
+        raise InputError(f"{where}: level is {row['level']:g}; a coverage lies between 0 and 1")
+    if row["n_convention"] not in CONVENTIONS:
+        known = ", ".join(CONVENTIONS)
+        raise InputError(f"{where}: n_convention is '{row['n_convention']}'; write {known}")
+    for name in ("n_params", "visual_tokens"):
+        low, high = row[f"{name}_min"], row[f"{name}_max"]
+        if not 1 <= low <= high:
+            raise InputError(
+                f"{where}: {name}_min {low} and {name}_max {high} are no range of what was fitted"
+            )
 
 
 def _check_convention(row: Mapping[str, Any], law: str, convention: str | None) -> None:
