@@ -1,4 +1,4 @@
-"""Tables of points as people have them: other line ends, marks and separators, and hopeless ones."""
+"""Tables of points as people have them: line ends, marks and separators, and hopeless ones."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def test_other_marks_and_line_ends_are_the_same_table(tmp_path, content):
         (TEXT.replace(",", ";"), InputError, "separated by ';'; separate them by ','"),
         (TEXT.replace("0.", "60."), InputError, "row 0: error is 60.*divide percentages by 100"),
         (TEXT.replace(ROWS[3], "0.5,36,51%"), InputError, "row 3: error is 51%; write a share"),
-        (TEXT.replace(ROWS[3], "0.5,36,nan"), InputError, "row 3, column 'error': nan is not a finite"),
+        (TEXT.replace(ROWS[3], "0.5,36,nan"), InputError, "row 3, column 'error': nan is not"),
         (TEXT.replace(ROWS[3], "0.5,36,-.1"), InputError, "row 3: error is -0.1; it is a share"),
         (TEXT.replace(ROWS[3], "0.5,36.5,.4"), InputError, "visual_tokens 36.5 is not a whole"),
         (TEXT.replace(ROWS[3], "-0.5,36,.4"), InputError, "row 3: n_params_b is -0.5"),
