@@ -40,7 +40,7 @@ def test_a_table_and_a_figure(scores, tmp_path, capsys):
     said = capsys.readouterr().err
     assert not caught.value.code, said
     assert "V = 16: quecc is best (of 3)." in said
-    assert "none of blind, mlp" in said
+    assert "beta, of `vtc fit --by compressor`: " in said
     read = read_rows(out, specs.COMPARISON)
     assert len(read.rows) == 13
     assert read.footer["settings"]["uncompressed"] == "mlp"

@@ -299,6 +299,46 @@ def test_betas_are_those_of_fit():
     assert len(single) == 2
 
 
+@given(st.floats(-0.3, 0.3), st.floats(0.01, 0.2))
+def test_a_slope_is_the_exponent_of_a_law_without_a_floor(beta, step):
+    rows = [
+        row("a", v, 1 - 0.6 * factor * v**-beta, seed, n_params=n, run_id=f"{n}-{v}-{seed}")
+        for n, factor in ((10, 1.0), (20, 1 - step))
+        for v in (1, 4, 16)
+        for seed in (0, 1)
+    ]
+    rows = [one for one in rows if 0 < one["score"] < 1]
+    found = betas.slopes(rows, "task", 0.95).get(("reasoning", None, CLIP, "a"))
+    if found is None:  # Too few errors below 1 were left.
+        assert len({one["visual_tokens"] for one in rows}) < 2
+    else:
+        assert found.value == pytest.approx(beta, abs=1e-9)
+        assert found.high - found.low < 1e-6
+
+
+def test_a_slopes_interval_is_students_of_the_residuals():
+    draw = np.random.default_rng(0)
+    v = np.repeat([1, 4, 16, 36], 2)
+    errors = 0.8 * v**-0.1 * np.exp(draw.normal(0, 0.02, 8))
+    rows = [row("a", int(t), 1 - e, n % 2, run_id=f"{t}-{n}") for n, (t, e) in enumerate(
+        zip(v, errors, strict=True))]  # fmt: skip
+    [found] = betas.slopes(rows, "task", 0.9).values()
+    (slope, _), covariance = np.polyfit(np.log(v), -np.log(errors), 1, cov=True)
+    half = 1.943180 * math.sqrt(covariance[0, 0])  # t of 95 %, six degrees of freedom.
+    assert found[:3] == pytest.approx((slope, slope - half, slope + half))
+
+
+def test_a_beta_that_the_points_do_not_tell_is_left_out():
+    """A step and then nothing: a floor with any large exponent, and with none."""
+    flat = [row("a", v, 0.1, seed) for v in (1, 4, 16) for seed in (0, 1)]
+    flat[0]["score"], flat[0]["error"] = 0.11, 0.89
+    found = compare(flat, Request(), free)
+    assert {one["beta"] for one in found.rows} == {None}
+    assert "beta_may_be_zero" in found.rows[0]["beta_flags"]
+    assert found.rows[0]["beta_d0_low"] < 0 < found.rows[0]["beta_d0_high"]
+    assert any("the points tell none" in line for line in found.lines)
+
+
 def test_settings_come_back_from_their_text():
     assert settings_of('layers=2, query=area, trained=[1,4]') == {
         "layers": 2, "query": "area", "trained": [1, 4],

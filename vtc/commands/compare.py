@@ -8,7 +8,7 @@ COLUMNS = (
     *("task", "benchmark", "backbone", "compressor", "visual_tokens", "n_runs"),
     *("score", "score_low", "score_high", "same_v", "flops", "time_ms", "same_cost"),
     *("same_cost_best", "same_cost_difference", "gap_closed", "gap_closed_next", "beta"),
-    *("beta_low", "beta_high"),
+    *("beta_low", "beta_high", "beta_d0", "beta_d0_low", "beta_d0_high"),
 )
 
 

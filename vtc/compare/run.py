@@ -68,12 +68,13 @@ def compare(
     labels = _labels(cells)
     telling = [row for row in kept if row["compressor"] != BLIND]
     exponents = betas.betas(telling, request.by, request.level)
+    slopes = betas.slopes(kept, request.by, request.level)
     found, lines = [], []
     for field, own in groupby(cells, key=lambda cell: cell.field):
         entries, said = _field(field, list(own), labels, request, price_of, times)
         for entry in entries:
             key = (field.task, field.benchmark, field.encoder, entry.cell.label)
-            _add_beta(entry.row, exponents.get(key))
+            _add_beta(entry.row, exponents.get(key), slopes.get(key))
         found += [COMPARISON.complete(entry.row) for entry in entries]
         lines += said
     lines = [words.readings(request.level, times, request.text_tokens), *lines]
@@ -281,6 +282,10 @@ def _share(row: dict[str, Any], name: str, share: Share | None) -> None:
         row[name], row[f"{name}_low"], row[f"{name}_high"] = share.value, share.low, share.high
 
 
-def _add_beta(row: dict[str, Any], beta: betas.Beta | None) -> None:
+def _add_beta(row: dict[str, Any], beta: betas.Beta | None, slope: betas.Beta | None) -> None:
     if beta is not None:
-        row["beta"], row["beta_low"], row["beta_high"] = beta[:3]
+        row["beta_flags"] = ", ".join(beta.flags) or None
+        if beta.told:
+            row["beta"], row["beta_low"], row["beta_high"] = beta[:3]
+    if slope is not None:
+        row["beta_d0"], row["beta_d0_low"], row["beta_d0_high"] = slope[:3]

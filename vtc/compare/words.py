@@ -181,14 +181,20 @@ def of_untrained(rows: Sequence[Row]) -> list[str]:
 
 
 def of_betas(rows: Sequence[Row], n_sizes: int) -> list[str]:
-    """How the exponents were fitted, and which compressors have none."""
-    if not any(row["beta"] is not None for row in rows):
-        return ["No beta: a compressor needs four runs, at two V or more."]
+    """How the exponents were fitted, and of which compressors the points tell none."""
     how = (
         "alpha shared by the compressors of a task"
         if n_sizes > 1
         else "each alone, as one LLM size tells no alpha"
     )
-    lacking = list(dict.fromkeys(r["compressor"] for r in rows if r["beta"] is None))
-    none = f"; none of {', '.join(lacking)}" if lacking else ""
-    return [f"beta: laws of `vtc fit --by compressor`, {how}{none}."]
+    there = list(dict.fromkeys(row["compressor"] for row in rows if row.get("beta") is not None))
+    every = list(dict.fromkeys(row["compressor"] for row in rows))
+    lacking = ", ".join(name for name in every if name not in there)
+    if not there:
+        said = "the points tell none"
+    else:
+        said = f"{how}; none is told of {lacking}" if lacking else how
+    return [
+        f"beta, of `vtc fit --by compressor`: {said}. beta_d0: with D held at 0, the slope over "
+        "the V that were measured."
+    ]
