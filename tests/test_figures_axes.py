@@ -10,6 +10,7 @@ from vtc.figures.axes import (
     Name,
     apart,
     counts_scale,
+    flops_said,
     shortened,
     spread,
     tokens_scale,
@@ -48,7 +49,7 @@ def test_plain_numbers_stand_on_logarithmic_axes():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["1", "16", "576"]
     format_of = axes.xaxis.get_major_formatter()
     assert [format_of(x, 0) for x in (5e8, 1e9, 2e10)] == ["500M", "1B", "20B"]
-    counts_scale(axes, 1e9, 1e12, giga="G")
+    counts_scale(axes, 1e9, 1e12, said=flops_said)
     assert axes.xaxis.get_major_formatter()(1e9, 0) == "1G"
     one = style.new_figure(4, 3).subplots()
     one.plot([16], [0.5], marker="o")

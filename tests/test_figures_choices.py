@@ -1,6 +1,7 @@
 """Figures of what a law advises: their points are `recommend`'s answers."""
 
 import math
+from collections import defaultdict
 from dataclasses import replace
 
 import numpy as np
@@ -10,11 +11,13 @@ from hypothesis import strategies as st
 
 from vtc import recommend as adviser
 from vtc.catalog import laws, llms
+from vtc.commands import deploying
 from vtc.cost.flops import affordable_n_params, prefill_flops
 from vtc.errors import InputError, NoAnswerError
-from vtc.figures import decision, regret, text
+from vtc.figures import choices, decision, regret, text
 from vtc.figures.panel import law_mixes
 from vtc.law.power import PowerLaw
+from vtc.recommend.deploy import advise
 from vtc.recommend.laws import Mix, Part
 from vtc.tables import specs
 from vtc.tables.read import read_rows
@@ -120,7 +123,7 @@ def test_laws_that_cannot_choose_are_refused(tmp_path):
     with pytest.raises(NoAnswerError, match="a larger one does not lower the error"):
         law_mixes(path)
     with pytest.raises(NoAnswerError, match="a larger one does not lower the error"):
-        decision.decide(decision.Choices(law_of(-0.1, 0.1), llms.family("qwen1.5"), (1, 4)), (1, 9))
+        choices.decide(choices.Choices(law_of(-0.1, 0.1), llms.family("qwen1.5"), (1, 4)), (1, 9))
     two = replace(REASONING, parts=(REASONING.parts[0], OCR.parts[0]))
     with pytest.raises(InputError, match="not a mix"):
         regret.slopes_of(two)
@@ -137,15 +140,15 @@ def test_the_regret_figure_has_a_band_at_the_laws_own_q():
 @pytest.mark.parametrize("mix", [REASONING, OCR], ids=["reasoning", "ocr"])
 def test_the_map_is_what_recommend_puts_first(mix):
     models, tokens = llms.family("qwen1.5"), (1, 4, 16, 36, 64, 144, 576)
-    found = decision.decide(decision.Choices(mix, models, tokens), (1, 1000), cells=(7, 11))
+    found = choices.decide(choices.Choices(mix, models, tokens), (1, 1000), cells=(7, 11))
     nothing = 0
     for line, q in enumerate(found.text_tokens.tolist()):
-        for column, flops in enumerate(found.flops.tolist()):
+        for column, flops in enumerate(found.budgets.tolist()):
             asked = adviser.Question(flops, q, mix.name, mix.row, models, tokens, 1, mix)
             try:
                 best = adviser.recommend(asked).rows[0]
             except NoAnswerError:
-                assert found.best[line, column] == decision.NOTHING
+                assert found.best[line, column] == choices.NOTHING
                 nothing += 1
                 continue
             assert models[found.model[line, column]].model == best["model"]
@@ -155,17 +158,53 @@ def test_the_map_is_what_recommend_puts_first(mix):
 
 def test_a_map_of_several_tasks_weighs_them():
     [mix] = law_mixes("published", ("reasoning:0.5,ocr:0.5",))
-    choices = decision.Choices(mix, llms.family("qwen1.5"), (1, 64, 576))
-    assert choices.errors[0, 0] == pytest.approx(mix.error(5e8, 1))
-    found = decision.decide(choices, (1, 100), (1e10, 1e13), cells=(4, 5))
+    asked = choices.Choices(mix, llms.family("qwen1.5"), (1, 64, 576))
+    assert asked.errors[0, 0] == pytest.approx(mix.error(5e8, 1))
+    found = choices.decide(asked, (1, 100), (1e10, 1e13), cells=(4, 5))
     assert decision.draw(found).axes[0].get_title(loc="left").startswith("best LLM, reasoning:0.5")
 
 
 def test_a_map_on_which_nothing_fits_is_refused():
-    choices = decision.Choices(REASONING, llms.family("qwen1.5"), (1, 4))
-    found = decision.decide(choices, (10, 20), (1.0, 2.0), cells=(3, 3))
-    with pytest.raises(NoAnswerError, match="nothing fits"):
-        decision.draw(found)
+    asked = choices.Choices(REASONING, llms.family("qwen1.5"), (1, 4))
+    with pytest.raises(NoAnswerError, match="the cheapest choice takes 11G"):
+        choices.decide(asked, (10, 20), (1.0, 2.0), cells=(3, 3))
+
+
+def deployment(**flags):
+    """What `recommend` asks with these flags."""
+    named = {"gpu": ("rtx4090",), "latency": 1.0, "text_tokens": 50.0, **flags}
+    asked = defaultdict(lambda: None, named)
+    return deploying.deployment(asked, REASONING, deploying.llms_of(asked))
+
+
+def test_a_gpus_map_is_what_recommend_puts_first():
+    question = deployment(weights="nf4", generated=8.0)
+    asked = choices.Served(REASONING, question.models, question.visual_tokens, question)
+    found = choices.decide(asked, (5, 500), (0.005, 0.2), cells=(3, 5))
+    places = []
+    for line, q in enumerate(found.text_tokens.tolist()):
+        for column, seconds in enumerate(found.budgets.tolist()):
+            again = deployment(weights="nf4", generated=8.0, latency=seconds, text_tokens=q, top=1)
+            rows = advise(again).rows
+            place = found.best[line, column]
+            assert (place == choices.NOTHING) == (not rows)
+            if rows:
+                assert question.models[found.model[line, column]].model == rows[0]["model"]
+                v = question.visual_tokens[found.tokens[line, column]]
+                assert v == rows[0]["visual_tokens"]
+            places.append(place)
+    assert len(set(places)) > 3
+    # The 72B fits no such card, whatever the budget.
+    assert np.isinf(asked.costs(5.0)[-1]).all()
+    assert [asked.said(one) for one in (0.03, 0.0025, 2.0)] == ["30 ms", "2.5 ms", "2 s"]
+    assert asked.label == "budget: time to the last token on rtx4090 (roofline)"
+
+
+def test_a_gpu_that_holds_nothing_is_refused():
+    question = deployment(vram=10**8)
+    asked = choices.Served(REASONING, question.models, question.visual_tokens, question)
+    with pytest.raises(NoAnswerError, match="no choice fits the memory"):
+        choices.decide(asked, (5, 500), cells=(2, 2))
 
 
 def test_names_stand_where_a_region_is_deepest():

@@ -274,19 +274,19 @@ class Quantity(click.ParamType):
         return quantity
 
 
-class Quantities(click.ParamType):
-    """A comma-separated list of numbers as `Quantity` reads them, such as 0,50 or 1G,10T."""
+class Several(click.ParamType):
+    """A comma-separated list of what a type reads, such as 0,50 or 1G,10T; so many, if `count`."""
 
     name = "LIST"
 
-    def __init__(self, zero: bool = False, count: int | None = None) -> None:
-        self.one = Quantity(zero)
+    def __init__(self, one: click.ParamType, count: int | None = None) -> None:
+        self.one = one
         self.count = count
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[float, ...]:
-        """Parse `value`; raises click.BadParameter as `Quantity`, and for a number there twice."""
+        """Parse `value`; raises click.BadParameter as the type, and for a number there twice."""
         if isinstance(value, tuple):
             return value
         parts = value if isinstance(value, list) else str(value).split(",")

@@ -1,5 +1,9 @@
 """Figures of what a law advises: nothing is read but the law."""
 
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
 import click
 
 from vtc.commands import options, plotting
@@ -7,7 +11,7 @@ from vtc.commands import options, plotting
 _Q = click.option(
     "--q",
     "text_tokens",
-    type=options.Quantities(zero=True),
+    type=options.Several(options.Quantity(zero=True)),
     default="0,10,50,200",
     show_default=True,
     help="Text tokens Q, a curve each.",
@@ -95,7 +99,7 @@ def regret(law, tasks, group, text_tokens, flops, out, force):
 @click.option(
     "--q",
     "text_range",
-    type=options.Quantities(count=2),
+    type=options.Several(options.Quantity(), count=2),
     default="1,1000",
     show_default=True,
     help="The least and the most text.",
@@ -103,34 +107,79 @@ def regret(law, tasks, group, text_tokens, flops, out, force):
 @click.option(
     "--flops",
     "flops_range",
-    type=options.Quantities(count=2),
+    type=options.Several(options.Quantity(), count=2),
     help="The least and the largest budget. [default: from the cheapest choice to all]",
 )
+@click.option(
+    "--latency",
+    "latency_range",
+    type=options.Several(options.Duration(), count=2),
+    help="With --gpu, budgets of time to the last token instead, such as 5ms,200ms.",
+)
+@click.option("--gpu", help="GPU whose time and memory count: see `vtc catalog gpus`.")
+@click.option(
+    "--batch", type=click.IntRange(1), help="With --gpu: inferences at once. [default: 1]"
+)
+@click.option(
+    "--g",
+    "generated",
+    type=options.Quantity(),
+    help="With --gpu: tokens generated. [default: 1]",
+)
+@click.option(
+    "--weights",
+    type=click.Choice(["bf16", "int8", "nf4"]),
+    help="With --gpu: how the LLM's linear layers are kept. [default: bf16]",
+)
 @plotting.output
-def choices(law, task, group, visual_tokens, text_range, flops_range, out, force, **flags):
+def choices(law, task, group, text_range, flops_range, latency_range, out, force, **flags):
     """The best LLM and the best V over budgets of FLOPs and lengths of text.
 
-    Each place is what `vtc recommend --flops F --q Q` puts first. LAW is a file of `vtc fit`,
-    published (the default) or paper.
+    Each place is what `vtc recommend --flops F --q Q` puts first; with --gpu what `vtc recommend
+    --gpu NAME --latency T --q Q` does. LAW is a file of `vtc fit`, published (the default) or
+    paper.
 
     \b
     Example:
       vtc plot map -o map.png
       vtc plot map --task ocr --family qwen2.5 --q 1,300 --flops 100G,20T -o map.svg
+      vtc plot map --gpu rtx4090 --g 8 --weights nf4 -o rtx4090.png
       vtc plot map law.parquet --models world/llms.csv -o map.png
     """
     plotting.check(out, force)
     from vtc import recommend as adviser
-    from vtc.commands import deploying
     from vtc.errors import InputError
-    from vtc.figures import decision
+    from vtc.figures.choices import decide
 
-    for name, ends in (("--q", text_range), ("--flops", flops_range)):
+    ranges = {"--q": text_range, "--flops": flops_range, "--latency": latency_range}
+    for name, ends in ranges.items():
         if ends and ends[0] >= ends[1]:
             raise InputError(f"{name} {ends[0]:g},{ends[1]:g}: give the smaller number first")
-    mix = adviser.read_mix(law, task, None, group)
+    served = [name for name in ("latency_range", "batch", "generated", "weights")
+              if {**flags, "latency_range": latency_range}[name] is not None]  # fmt: skip
+    if served and not flags["gpu"]:
+        flag = {"latency_range": "latency", "generated": "g"}.get(served[0], served[0])
+        raise InputError(f"--{flag} is of a deployment: give --gpu (`vtc catalog gpus`)")
+    if flags["gpu"] and flops_range:
+        raise InputError("--flops and --gpu exclude each other: with a GPU the budget is --latency")
+    asked = _choices(adviser.read_mix(law, task, None, group), flags)
+    found = decide(asked, text_range, latency_range or flops_range)
+    from vtc.figures.decision import draw
+
+    plotting.save(draw(found), out, force, plotting.counted(len(asked.models), "LLM"))
+
+
+def _choices(mix: Any, flags: Mapping[str, Any]) -> Any:
+    """What the map chooses from: under the paper's cost, or under a GPU's time and memory."""
+    from vtc import recommend as adviser
+    from vtc.commands import deploying
+    from vtc.figures.choices import Choices, Served
+
     models = deploying.llms_of(flags)
-    tokens = visual_tokens or adviser.default_visual_tokens(mix.row)
-    asked = decision.Choices(mix, models, sorted(tokens))
-    found = decision.decide(asked, text_range, flops_range)
-    plotting.save(decision.draw(found), out, force, plotting.counted(len(models), "LLM"))
+    if not flags["gpu"]:
+        tokens = flags["visual_tokens"] or adviser.default_visual_tokens(mix.row)
+        return Choices(mix, models, sorted(tokens))
+    # Any budget: the map has its own.
+    asked = defaultdict(lambda: None, flags, gpu=(flags["gpu"],), latency=1.0, text_tokens=0.0)
+    question = deploying.deployment(asked, mix, models)
+    return Served(mix, models, question.visual_tokens, question)

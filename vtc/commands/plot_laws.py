@@ -11,7 +11,7 @@ from vtc.commands import options, plotting
 @click.option(
     "--q",
     "text_tokens",
-    type=options.Quantities(zero=True),
+    type=options.Several(options.Quantity(zero=True)),
     default="50",
     show_default=True,
     help="Text tokens Q in the FLOPs, a row of panels each.",

@@ -58,7 +58,7 @@ def scores(tables, benchmarks, runs, out, force):
 @_TABLES
 @click.option(
     "--flops",
-    type=options.Quantities(),
+    type=options.Several(options.Quantity()),
     help="Budgets of prefill, a column each. [default: that at which most LLMs have a run]",
 )
 @click.option(

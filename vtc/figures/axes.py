@@ -1,7 +1,7 @@
 """What the figures' axes share: plain numbers on logarithmic scales, and names beside curves."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -48,17 +48,21 @@ def tokens_scale(axes: Axes, which: Which, tokens: Sequence[float]) -> None:
         axes.set(**{f"{which}lim": (ticks[0] / 2, ticks[0] * 2)})
 
 
-def counts_scale(axes: Axes, low: float, high: float, giga: str = "B") -> None:
-    """A logarithmic scale of x from `low` to `high` whose numbers read 500M, 1B, 20B.
+def flops_said(flops: float) -> str:
+    """FLOPs in short form without their unit: 20G, 1T."""
+    return format_count(flops).replace("B", "G")
 
-    `giga` is the letter of 1e9: B for parameters, G for FLOPs.
-    """
+
+def counts_scale(
+    axes: Axes, low: float, high: float, said: Callable[[float], str] = format_count
+) -> None:
+    """A logarithmic scale of x from `low` to `high` with numbers as `said`: 500M, 1B, 20B."""
     axes.set_xscale("log")
     axis, decades = axes.xaxis, np.log10(high / low)
     subs = (1.0, 2.0, 5.0) if decades < 2.2 else (1.0, 3.0) if decades < 3.5 else (1.0,)
     axis.set_major_locator(LogLocator(subs=subs))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(lambda value, _: format_count(value).replace("B", giga))
+    axis.set_major_formatter(lambda value, _: said(value))
 
 
 def apart(numbers: Sequence[float], room: float = _ROOM) -> list[float]:

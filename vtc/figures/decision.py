@@ -1,12 +1,6 @@
-"""The best LLM and the best V over a budget of FLOPs and the length of the text: a decision map.
-
-Each cell is what `vtc recommend --flops F --q Q` puts first: of all real choices whose 2 N (Q + V)
-fits the budget the one with the lowest predicted error, of equal ones the cheapest.
-"""
+"""A decision map: the best LLM and the best V over a budget and the length of the text."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,17 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from vtc.catalog import llms
-from vtc.catalog.llms import LLM
-from vtc.cost.flops import prefill_flops
-from vtc.errors import NoAnswerError
 from vtc.figures.axes import counts_scale, halo, plain, shortened, tokens_scale
+from vtc.figures.choices import NOTHING, Map
 from vtc.figures.style import new_figure, ordered_colors
-from vtc.recommend.laws import Mix, refuse_meaningless
 from vtc.tables.quantity import format_count
 
-CELLS = (160, 240)  # Of text lengths and of budgets.
-NOTHING = -1
 _DARK = 0.5  # Below this lightness letters on it are white.
 # A short name is about so many times as wide as high, in cells of the map.
 _WIDE = 2
@@ -35,91 +23,8 @@ _HIGHEST = 24  # Regions that a legend names.
 Array = np.ndarray
 
 
-@dataclass(frozen=True)
-class Choices:
-    """Real LLMs and V, and the law that ranks them."""
-
-    law: Mix
-    models: Sequence[LLM]
-    visual_tokens: Sequence[int]
-
-    @cached_property
-    def counts(self) -> list[int]:
-        """N of the LLMs, as the law counts it."""
-        return llms.counts(self.models, self.law.row["n_convention"])
-
-    @cached_property
-    def errors(self) -> Array:
-        """Predicted errors [M, V]."""
-        return self.law.errors(self.counts, self.visual_tokens)
-
-    def costs(self, text_tokens: float) -> Array:
-        """2 N (Q + V) [M, V]."""
-        return np.array(
-            [[prefill_flops(n, v, text_tokens) for v in self.visual_tokens] for n in self.counts]
-        )
-
-    def extrapolates(self) -> Array:
-        """Whether each choice [M, V] lies outside what the law was fitted on."""
-        return np.array([[not self.law.covers(n, v) for v in self.visual_tokens]
-                         for n in self.counts])  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Map:
-    """The best choice `best` [Q, B] (a place in [M, V], flattened) of each text and budget."""
-
-    choices: Choices
-    text_tokens: Array
-    flops: Array
-    best: Array
-
-    @property
-    def model(self) -> Array:
-        """The place [Q, B] of the best LLM; NOTHING where nothing fits."""
-        return np.where(self.best < 0, NOTHING, self.best // len(self.choices.visual_tokens))
-
-    @property
-    def tokens(self) -> Array:
-        """The place [Q, B] of the best V; NOTHING where nothing fits."""
-        return np.where(self.best < 0, NOTHING, self.best % len(self.choices.visual_tokens))
-
-
-def decide(
-    choices: Choices,
-    text_tokens: tuple[float, ...],
-    flops: tuple[float, ...] | None = None,
-    cells: tuple[int, int] = CELLS,
-) -> Map:
-    """The map from the least to the most text, and from the least to the largest budget.
-
-    Without budgets from where the cheapest choice fits at the least text to where all fit at the
-    most. `cells` are [Q, B]. Raises NoAnswerError for a law by which larger LLMs err more.
-    """
-    refuse_meaningless(choices.law, choices.counts)
-    low, high = text_tokens
-    least, most = flops or (choices.costs(low).min() / 1.5, choices.costs(high).max() * 1.5)
-    lengths, budgets = np.geomspace(low, high, cells[0]), np.geomspace(least, most, cells[1])
-    errors = choices.errors.ravel()
-    best = np.full(cells, NOTHING)
-    for line, q in enumerate(lengths.tolist()):
-        costs = choices.costs(q).ravel()
-        order = np.lexsort((costs, errors))
-        fits = costs[order][:, None] <= budgets
-        best[line] = np.where(fits.any(axis=0), order[fits.argmax(axis=0)], NOTHING)
-    return Map(choices, lengths, budgets, best)
-
-
 def draw(found: Map) -> Figure:
-    """The figure: the best LLM to the left, the best V to the right, over FLOPs and text.
-
-    Raises NoAnswerError if nothing fits anywhere.
-    """
-    if (found.best < 0).all():
-        raise NoAnswerError(
-            "nothing fits any budget of the map; the cheapest choice needs "
-            f"{found.choices.costs(float(found.text_tokens[0])).min():.3g} FLOP"
-        )
+    """The figure: the best LLM to the left, the best V to the right, over budgets and text."""
     figure = new_figure(11.4, 5.2)
     left, right = figure.subplots(1, 2, sharey=True)
     choices = found.choices
@@ -140,7 +45,7 @@ def draw(found: Map) -> Figure:
     extra = []
     if (found.best < 0).any():
         extra.append(Patch(facecolor="white", edgecolor="0.6", hatch="xx", label="nothing fits"))
-    if _beyond(found).any():
+    if found.beyond.any():
         extra.append(Patch(facecolor="0.9", edgecolor="0.3", hatch="//",
                            label="beyond the sizes or V that the law was fitted on"))  # fmt: skip
     if extra:
@@ -156,12 +61,6 @@ class Names(NamedTuple):
     sizes: Array
 
 
-def _beyond(found: Map) -> Array:
-    """Where [Q, B] the best choice lies outside what the law was fitted on."""
-    outside = np.append(found.choices.extrapolates().ravel(), False)
-    return outside[found.best]
-
-
 def _panel(axes: Axes, found: Map, places: Array, names: Names) -> None:
     """Regions of one choice: lighter where it is larger, lines between LLMs, names inside."""
     there = sorted({int(p) for p in np.unique(places)} - {NOTHING}, key=lambda p: names.sizes[p])
@@ -169,27 +68,27 @@ def _panel(axes: Axes, found: Map, places: Array, names: Names) -> None:
     image = np.ones((*places.shape, 3))
     for place, color in colors.items():
         image[places == place] = color[:3]
-    axes.pcolormesh(found.flops, found.text_tokens, image, rasterized=True)
+    axes.pcolormesh(found.budgets, found.text_tokens, image, rasterized=True)
     for model in np.unique(found.model):
         inside = (found.model == model).astype(float)
         if inside.min() < 1:
-            axes.contour(found.flops, found.text_tokens, inside, levels=[0.5], colors="black",
+            axes.contour(found.budgets, found.text_tokens, inside, levels=[0.5], colors="black",
                          linewidths=0.9)  # fmt: skip
-    for mask, hatch in ((_beyond(found), "//"), (found.best < 0, "xx")):
+    for mask, hatch in ((found.beyond, "//"), (found.best < 0, "xx")):
         if mask.any():
-            cover = axes.contourf(found.flops, found.text_tokens, mask.astype(float),
+            cover = axes.contourf(found.budgets, found.text_tokens, mask.astype(float),
                                   levels=[0.5, 1.5], colors="none", hatches=[hatch])  # fmt: skip
             cover.set_edgecolor((0, 0, 0, 0.25))
             cover.set_linewidth(0)
     for place in there:
         _name(axes, found, places == place, names.short[place], colors[place])
-    counts_scale(axes, float(found.flops[0]), float(found.flops[-1]), giga="G")
+    counts_scale(axes, float(found.budgets[0]), float(found.budgets[-1]), found.choices.said)
     low, high = float(found.text_tokens[0]), float(found.text_tokens[-1])
     tens = [10.0**power for power in range(-3, 9) if low <= 10.0**power <= high]
     tokens_scale(axes, "y", tens if len(tens) > 1 else [low, high])
-    axes.set_xlim(found.flops[0], found.flops[-1])
+    axes.set_xlim(found.budgets[0], found.budgets[-1])
     axes.set_ylim(low, high)
-    axes.set_xlabel("budget: LLM prefill, 2 N (Q + V), in FLOPs")
+    axes.set_xlabel(found.choices.label)
     shown = there[:: max(1, -(-len(there) // _HIGHEST))]
     handles = [Patch(facecolor=colors[p], edgecolor="black", linewidth=0.5, label=names.full[p])
                for p in reversed(shown)]  # fmt: skip
@@ -203,7 +102,7 @@ def _name(axes: Axes, found: Map, region: Array, name: str, color: Any) -> None:
     if depth < _DEEP or depth * _WIDE < _LETTER * len(name):
         return
     dark = np.dot(color[:3], (0.299, 0.587, 0.114)) < _DARK
-    axes.text(found.flops[column], found.text_tokens[line], name, fontsize=8, ha="center",
+    axes.text(found.budgets[column], found.text_tokens[line], name, fontsize=8, ha="center",
               va="center", fontweight="bold", color="white" if dark else "black",
               path_effects=halo(color))  # fmt: skip
 

@@ -12,7 +12,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vtc.cost.flops import prefill_flops
-from vtc.figures.axes import Name, apart, bare, counts_scale, halo, plain, tokens_scale, write_names
+from vtc.figures.axes import (
+    Name,
+    apart,
+    bare,
+    counts_scale,
+    flops_said,
+    halo,
+    plain,
+    tokens_scale,
+    write_names,
+)
 from vtc.figures.panel import Panel
 from vtc.figures.style import looks, new_figure
 from vtc.law.power import PowerLaw, optimal_visual_tokens
@@ -70,7 +80,7 @@ def _flops_axes(axes: Axes, panel: Panel, q: float, first: bool) -> None:
         axes.plot(flops, errors, color="black", linewidth=2.4, alpha=0.8, zorder=4,
                   solid_capstyle="butt", label="best N and V (law)")  # fmt: skip
     _label_tokens(axes, panel, q)
-    counts_scale(axes, *axes.dataLim.intervalx, giga="G")
+    counts_scale(axes, *axes.dataLim.intervalx, said=flops_said)
     axes.margins(x=0.1)
     axes.set_xlabel(f"LLM prefill, 2 N (Q + V), in FLOPs, Q = {q:g}")
     title = f"{_heading(panel)}\n{_advice(panel, q)}" if first else _advice(panel, q)
