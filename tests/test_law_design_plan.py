@@ -181,7 +181,7 @@ def points(errors):
 def test_points_that_no_plan_stands_on():
     grid = list(itertools.product((1, 2, 4), (1, 4, 16)))
     rising = points({(n, v): 0.3 + 0.05 * math.log(n * v) for n, v in grid})
-    rising = rising.subset([p._replace(error=p.error + 1e-3 * (i % 3))
+    rising = rising.subset([p._replace(error=p.error + 1e-3 * (i * 7 % 5))
                             for i, p in enumerate(rising.points)])  # fmt: skip
     law = estimate(rising, Settings(n_draws=0))
     with pytest.raises(NoAnswerError, match="not both positive"):
@@ -190,6 +190,11 @@ def test_points_that_no_plan_stands_on():
     flat = points({(1, v): 0.5 * v**-0.1 for v in (1, 4, 16, 64)})
     with pytest.raises(NoAnswerError, match="one LLM size only"):
         plan(Question(flat, {"ratio": None}, runs(1), Goal("ratio"), 100))
+    exact = points({(n, v): 0.5 - 0.04 * math.log(n) - 0.01 * math.log(v) for n, v in grid})
+    law = estimate(exact, Settings(n_draws=0))
+    with pytest.raises(NoAnswerError, match="follow a law to the last digit"):
+        plan(Question(exact, law, runs(1), Goal("ratio"), 100))
+    assert plan(Question(exact, law, runs(1), Goal("ratio"), 100, run_sd=0.003)).rows
     with pytest.raises(InputError, match="no run to choose from"):
         plan(ask([]))
     with pytest.raises(NoAnswerError, match=r"0.36B with V = 1 needs 2.1\d GPU-hours"):

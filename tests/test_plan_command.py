@@ -114,15 +114,20 @@ def test_tables_of_runs_that_are_none(tmp_path, rows, message):
         (["--law", "published", "--n", "total"], 2, "counts N as nominal, not total"),
         (["--law", "published", "--level", "0.9"], 2, "has intervals at 0.95"),
         (["--gpu", "abacus"], 2, "--gpu abacus is unknown"),
+        (["-", "--candidates", "-"], 2, "TABLE and --candidates cannot both be stdin"),
+        (["--run-sd", "nan"], 2, "not a finite number"),
         (["nobody.csv"], 2, "nobody.csv does not exist"),
     ],
 )
 def test_what_cannot_be_is_one_line(arguments, code, message):
-    with pytest.raises(VtcError) as raised:
-        plan(*arguments)
-    assert message in str(raised.value)
-    assert "\n" not in str(raised.value)
-    assert raised.value.exit_code == code
+    done = CliRunner().invoke(main, ["plan", *arguments], input="")
+    assert done.stdout == ""
+    if isinstance(done.exception, VtcError):
+        assert (done.exception.exit_code, str(done.exception).count("\n")) == (code, 0)
+        assert message in str(done.exception)
+    else:
+        assert done.exit_code == code
+        assert message in done.stderr
 
 
 def test_a_law_and_points_in_conflict(tmp_path):

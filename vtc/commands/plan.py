@@ -159,6 +159,8 @@ def plan(table, law, goal, forms, hours, each, stop_regret, out, fmt, force, **f
     from vtc.tables import specs, write
 
     chosen = write.check_output(out, fmt, force)
+    piped = {"TABLE": table, "--law": law, "--candidates": flags["candidates"]}
+    planning.check_piped(piped)
     goal = design_goals.parse_goal(goal)
     forms = design_forms.parse_forms(forms)
     table = planning.table_of(table, law)
@@ -220,4 +222,4 @@ def _cell(name, row):
         return value + "*" * row["extrapolates"] + "+" * row["with_next"]
     if value is None or name not in ("shrinkage", "regret", "shrinkage_per_hour"):
         return value
-    return f"{value:.2%}" if name == "shrinkage_per_hour" else f"{value:.1%}"
+    return f"{100 * value:.2g}%" if name == "shrinkage_per_hour" else f"{value:.1%}"

@@ -52,6 +52,17 @@ def basis_of(table: str, law: str | None, flags: Flags) -> Basis:
     return Basis(points, estimate(points, settings))
 
 
+def check_piped(named: Mapping[str, str | None]) -> None:
+    """Raise InputError if two tables are asked of stdin."""
+    from vtc.errors import InputError
+
+    piped = [name for name, path in named.items() if path == "-"]
+    if len(piped) > 1:
+        raise InputError(
+            f"{' and '.join(piped[:2])} cannot both be stdin; give one of them as a file"
+        )
+
+
 def table_of(table: str | None, law: str | None) -> str:
     """The table given, else that which a law's file says it was fitted to, else the published."""
     from vtc.catalog.laws import SHIPPED

@@ -23,6 +23,8 @@ from vtc.law.varpro import fit_many
 from vtc.tables.specs import PLAN
 
 DISCRIMINATE = "discriminate"
+# Residuals below this are what rounding leaves.
+_NO_NOISE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,13 @@ def noise_of(question: Question, found: Surrogate) -> Noise:
                 "with --run-sd (and --llm-sd), or add runs first"
             )
         return Noise(run, run if llm is None else llm)
-    run = noise_sds(strata)[0] if run is None else run
+    if run is None:
+        run = noise_sds(strata)[0]
+        if run < _NO_NOISE:
+            raise NoAnswerError(
+                f"{question.points.title}: the points follow a law to the last digit, so there is "
+                "no noise to plan against; state it with --run-sd (and --llm-sd)"
+            )
     if llm is None and strata.df_between:
         unit = float((strata.plots**2).sum(axis=1).mean())
         llm = likely_llm_sd(run**2, strata.ms_between, strata.df_between, strata.plot_size, unit)
