@@ -70,7 +70,10 @@ def test_a_run_on_an_unknown_llm_compares_without_flops(scores, tmp_path, capsys
     assert not caught.value.code
     rows = list(csv.DictReader(said.out.splitlines()))
     assert {one["flops"] for one in rows} == {""}
-    assert "13 of 13 rows have no cost: the LLM's or encoder's shape is not known (give" in said.err
+    assert (
+        "Without a known cost: 13 of 13 rows; the LLM's or encoder's shape is not known (give"
+        in said.err
+    )
     assert (tmp_path / "c.png").stat().st_size > 10_000
 
 

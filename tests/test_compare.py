@@ -271,7 +271,7 @@ def test_what_is_missing_is_said():
     said = "\n".join(lines)
     assert "No run of mlp" in said
     assert "Seeds are missing: blind at V = 36 (1)." in said
-    assert "12 of 12 rows have no cost" in said
+    assert "Without a known cost: 12 of 12 rows" in said
     one_seed = compare(study(seeds=(0,)), Request(), free)
     assert any("One run a cell" in line for line in one_seed.lines)
     assert one_seed.rows[0]["stderr_seeds"] is None
@@ -385,7 +385,7 @@ def test_recipes_that_differ_are_named(tmp_path):
     manifest("b", "stage1-b", learning_rate=0.2)
     lines = differences([str(tmp_path)], rows)
     assert lines == [
-        "1 runs have no manifest there: gone.",
+        "No manifest there of gone.",
         "q: learning_rate differs: 0.1 in a; 0.2 in b.",
     ]
     assert differences([], rows) == []

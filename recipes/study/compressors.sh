@@ -65,4 +65,4 @@ done
 models=(--encoder world/encoder)
 for llm in ${LLMS:-mini-b}; do models+=(--llm "world/llm/$llm"); done
 vtc score seed*/predictions/*.parquet -o scores.parquet --force
-vtc compare scores.parquet "${models[@]}" --q 4 --runs . --figure compare.svg -o compare.parquet --force
+vtc compare scores.parquet "${models[@]}" --q 4 --runs . --figure compare.png -o compare.parquet --force

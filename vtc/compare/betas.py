@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from vtc.errors import NoAnswerError
 from vtc.law.points import MIN_POINTS
 from vtc.law.run import Fitted, Material, Request, fit_laws
@@ -126,6 +128,8 @@ def _laws(rows: Sequence[Row], n_compressors: int, level: float) -> list[Fitted]
         n_draws=0,
     )
     try:
-        return fit_laws(request, Material(rows), lambda reason: None)
+        # Scores that V does not move let a search run to exponents that overflow; it turns back.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return fit_laws(request, Material(rows), lambda reason: None)
     except NoAnswerError:
         return []

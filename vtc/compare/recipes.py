@@ -32,7 +32,7 @@ def differences(folders: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> li
     lines = []
     lost = [name for name in wanted if name not in manifests]
     if lost:
-        lines.append(f"{len(lost)} runs have no manifest there: {_some(lost)}.")
+        lines.append(f"No manifest there of {_some(lost)}.")
     stages = {"": asked, "stage 1, ": [manifests[name].get("parent") for name in asked]}
     for stage, names in stages.items():
         by_llm: dict[str, list[Mapping[str, Any]]] = defaultdict(list)

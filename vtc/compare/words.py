@@ -115,7 +115,7 @@ def _same_cost(segments: Sequence[Segment], rows: Sequence[Row], times: Times | 
             else f"{times.name} has no row of it"
         )
         every = "" if unknown < len(rows) else ", so that there is no reading at equal cost"
-        lines.append(f"{unknown} of {len(rows)} rows have no cost: {why}{every}.")
+        lines.append(f"Without a known cost: {unknown} of {len(rows)} rows; {why}{every}.")
     for _, group in groupby(
         (one for one in segments if one.n_rivals > 1), key=lambda one: one.leaders[0]
     ):
