@@ -66,6 +66,28 @@ def load_reference(
     return compressor.eval()
 
 
+def recognise(state_dict: Mapping[str, Tensor]) -> str | None:
+    """The compressor whose published names stand in a state dict, most of them; None if none do.
+
+    LLaVA-1.5's and M3's are the same; they count as mlp.
+    """
+    found: dict[str, int] = {}
+    for name in COMPRESSORS:
+        published = COMPRESSORS[name].published
+        if published is not None:
+            wanted = {source.name for source in published.weights.values()}
+            found[name] = len(wanted & set(_below_prefix(published, state_dict)))
+    best = max(found, key=lambda name: (found[name], name == "mlp"))
+    return best if found[best] else None
+
+
+def projector_keys(name: str, state_dict: Mapping[str, Tensor]) -> set[str]:
+    """The names in a whole model's state dict that stand where `name` has its published weights."""
+    published = find(name).published
+    prefixes = published.prefixes if published else ()
+    return {key for key in state_dict if key.startswith(tuple(prefixes))}
+
+
 def _below_prefix(published: Published, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The projector's own tensors, of the first place at which any of them stands."""
     wanted = {source.name for source in published.weights.values()}

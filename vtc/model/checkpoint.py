@@ -14,6 +14,8 @@ from torch import Tensor
 from vtc.errors import InputError
 
 _SHOWN = 5
+_PROJECTORS = ("mm_projector", "query_abstractor")
+"""Files of a projector alone, as first stages leave them, without their endings."""
 
 
 def read_tensors(folder: Path, allow_bin: bool) -> dict[str, Tensor]:
@@ -31,16 +33,42 @@ def read_tensors(folder: Path, allow_bin: bool) -> dict[str, Tensor]:
 
 def weight_files(folder: Path, allow_bin: bool) -> list[Path]:
     """The weight files of a checkpoint; raises InputError if there are none that may be opened."""
-    safe = sorted(folder.glob("*.safetensors"))
+    safe = sorted(
+        file for file in folder.glob("*.safetensors") if not file.stem.startswith(_PROJECTORS)
+    )
     pickles = sorted(folder.glob("pytorch_model*.bin"))
     if safe or (pickles and allow_bin):
         return safe or pickles
     if pickles:
-        raise InputError(
-            f"{folder} has its weights in {pickles[0].name}, a pickle, which may hold programs; "
-            "--allow-bin opens it as tensors alone"
-        )
+        raise InputError(_pickled(pickles[0]))
     raise InputError(f"{folder} holds no weights (*.safetensors, pytorch_model*.bin)")
+
+
+def projector_file(folder: Path) -> Path | None:
+    """The projector of a folder that holds nothing else of a model; None if it holds more."""
+    try:
+        weight_files(folder, allow_bin=True)
+    except InputError:
+        for stem in _PROJECTORS:
+            for ending in (".safetensors", ".bin"):
+                file = folder / f"{stem}{ending}"
+                if file.is_file():
+                    return file
+    return None
+
+
+def read_projector(file: Path, allow_bin: bool) -> dict[str, Tensor]:
+    """The tensors of a projector's file; raises InputError as `read_tensors`."""
+    if file.suffix == ".bin" and not allow_bin:
+        raise InputError(_pickled(file))
+    return _read(file)
+
+
+def _pickled(file: Path) -> str:
+    return (
+        f"{file.parent} has its weights in {file.name}, a pickle, which may hold programs; "
+        "--allow-bin opens it as tensors alone"
+    )
 
 
 def _read(file: Path) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Models of others as runs: transformers' Llava, and checkpoints of the original LLaVA-1.5."""
+"""Models of others as runs: transformers' Llava, and checkpoints of the original LLaVA-1.5 code."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,6 @@ from safetensors import SafetensorError
 from transformers import LlavaForConditionalGeneration
 
 from vtc.data.chat_templates import give_template
-from vtc.data.image_modes import with_mode
 from vtc.data.templates import ConversationTemplate
 from vtc.data.tokenizers import load_tokenizer
 from vtc.errors import InputError
@@ -22,11 +21,13 @@ from vtc.model.backbones import (
     load_image_processor,
     refuse_quantised,
 )
-from vtc.model.checkpoint import check_fit, weight_files
+from vtc.model.checkpoint import check_fit, projector_file, weight_files
 from vtc.model.config import VtcConfig
 from vtc.model.export import PARTS_TO_TEXT
+from vtc.model.importing_projector import images_of, import_projector, scope_of
 from vtc.model.modeling import VtcForConditionalGeneration
-from vtc.model.original_llava import is_original, load_original
+from vtc.model.original_llava import PROJECTOR, is_original, load_original
+from vtc.model.original_projector import Projector, Wish
 from vtc.model.processor import VtcProcessor
 from vtc.model.run import save_run
 from vtc.model.sources import EncoderSource, fingerprint, hub_folder, llm_source
@@ -39,29 +40,56 @@ def import_run(
     out: str | Path,
     *,
     encoder: str | None = None,
+    llm: str | None = None,
     llm_name: str | None = None,
     chat_template: str | None = None,
+    wish: Wish | None = None,
     allow_bin: bool = False,
     footer: Mapping[str, Any] | None = None,
     force: bool = False,
 ) -> dict[str, Any]:
-    """Write a LLaVA of others (folder or hub id) as a run of the mlp compressor; its manifest.
+    """Write a LLaVA of others (folder or hub id) as a run; its manifest.
 
-    Weights keep their types. `encoder` takes the place of the one that an original checkpoint
-    names; `llm_name` is what the LLM is called in scores (its size and family come from the
-    catalog, if it is there). Raises InputError, naming the reason, for what is no LLaVA-1.5.
+    It is one of the mlp compressor, or of that whose published weights an original checkpoint
+    holds. Weights keep their types. `encoder` takes the place of the one that an original
+    checkpoint names; `llm` is that of a folder with a projector alone; `llm_name` is what the LLM
+    is called in scores (its size and family come from the catalog, if it is there). Raises
+    InputError, naming the reason, for what is no LLaVA-1.5 and none of its known heirs.
     """
     refuse_existing(out, force)
-    folder = _folder(source, allow_bin)
+    folder, wish = _folder(source, allow_bin), wish or Wish()
     settings = _settings(folder)
-    if is_original(settings):
-        llava, vision, unchanged = load_original(folder, settings, encoder, allow_bin)
-        images = with_mode(
-            vision.image_processor, "pad" if settings.get("image_aspect_ratio") == "pad" else None
+    alone = projector_file(folder)
+    if alone is not None:
+        if llm_name is not None:
+            raise InputError(f"--llm-name: {folder} stands on an LLM that has its own name")
+        return import_projector(
+            alone,
+            settings,
+            out,
+            encoder=encoder,
+            llm=llm,
+            chat_template=chat_template,
+            wish=wish,
+            allow_bin=allow_bin,
+            footer=footer,
+            force=force,
         )
-        eye = vision.source if unchanged else None
+    if llm is not None:
+        raise InputError(f"--llm: {folder} holds its LLM; leave the option out")
+    projector: Projector | None = None
+    if is_original(settings):
+        found = load_original(folder, settings, encoder, allow_bin, wish)
+        llava, projector = found.llava, found.projector
+        images = images_of(found.encoder, settings)
+        eye = found.encoder.source if found.unchanged else None
         named = settings.get("_name_or_path")
     else:
+        if wish != Wish():
+            raise InputError(
+                f"{folder} is transformers' Llava, whose projector is the mlp; only of original "
+                "checkpoints another may be asked for"
+            )
         llava = _load_hf(folder, settings, encoder, allow_bin)
         images, eye = load_image_processor(folder), None
         named = settings["text_config"].get("_name_or_path")
@@ -69,9 +97,12 @@ def import_run(
     tokenizer = _tokenizer(folder, llava, chat_template)
     described = llm_source(folder, llava, name=name)
     ensure_rows(llava, len(tokenizer))
-    model = _as_vtc(llava, tokenizer)
+    model = _as_vtc(llava, tokenizer, projector)
     processor = VtcProcessor(
-        image_processor=images, tokenizer=tokenizer, visual_tokens=model.compressor.visual_tokens
+        image_processor=images,
+        tokenizer=tokenizer,
+        visual_tokens=model.compressor.visual_tokens,
+        query_scope=scope_of(model.compressor, wish),
     )
     return save_run(
         out,
@@ -82,6 +113,7 @@ def import_run(
         stage="import",
         weights="full",
         seed=None,
+        trained=projector.trained if projector else (),
         footer=footer,
         force=force,
     )
@@ -91,7 +123,8 @@ def _folder(source: str, allow_bin: bool) -> Path:
     folder = Path(source)
     if not folder.is_dir():
         folder = hub_folder(source, pickles=allow_bin)
-    weight_files(folder, allow_bin)
+    if projector_file(folder) is None:
+        weight_files(folder, allow_bin)
     return folder.resolve()
 
 
@@ -186,7 +219,7 @@ def _takes_texts(tokenizer: Any) -> bool:
     return True
 
 
-def _as_vtc(llava: Any, tokenizer: Any) -> VtcForConditionalGeneration:
+def _as_vtc(llava: Any, tokenizer: Any, projector: Projector | None) -> VtcForConditionalGeneration:
     """The same tensors in vtc's class: with the MLP, names and shapes are the same."""
     given, grid = llava.config, grid_of(llava.config.vision_config)
     level = given.vision_feature_layer
@@ -201,9 +234,19 @@ def _as_vtc(llava: Any, tokenizer: Any) -> VtcForConditionalGeneration:
         tie_word_embeddings=given.tie_word_embeddings,
         dtype=llava.lm_head.weight.dtype,
     )
+    if projector is not None:
+        config.compressor = projector.name
+        config.compressor_settings = projector.settings or None
+        config.visual_tokens = projector.compressor.visual_tokens
+        config.image_seq_length = projector.compressor.visual_tokens
     with torch.device("meta"):
         model = VtcForConditionalGeneration(config)
-    model.load_state_dict(llava.state_dict(), assign=True)
+    state = llava.state_dict()
+    if projector is not None:
+        check_fit(projector.compressor.state_dict(), model.compressor.state_dict(), "the projector")
+        own = {f"{PROJECTOR}{name}": t for name, t in projector.compressor.state_dict().items()}
+        state = {**{k: t for k, t in state.items() if not k.startswith(PROJECTOR)}, **own}
+    model.load_state_dict(state, assign=True)
     model.tie_weights()
     model.generation_config = generation_config(tokenizer)
     model.freeze_vision()

@@ -68,6 +68,7 @@ def save_run(
     seed: int | None,
     parent: str | None = None,
     base: Path | None = None,
+    trained: Sequence[int] = (),
     train_log: Sequence[dict[str, Any]] = (),
     footer: Mapping[str, Any] | None = None,
     force: bool = False,
@@ -77,7 +78,8 @@ def save_run(
     With weights "compressor" only the compressor is saved, and the backbones stay where they are;
     with "adapter" the compressor and the LoRA weights of `model`, then PEFT's; with "full" the
     whole model. `parent` is the run_id that this one was trained from, `base` its folder where
-    the LLM that LoRA adapts is the run's own and no backbone. The run_id names LLM, compressor,
+    the LLM that LoRA adapts is the run's own and no backbone. `trained` are the V of a training
+    elsewhere, in place of those of the model's config. The run_id names LLM, compressor,
     V, stage and seed, and ends in six hex digits of all that made the run, so that two runs
     that differ in anything else stay apart in scores. Raises InputError if the folder exists
     and `force` is not set.
@@ -96,7 +98,7 @@ def save_run(
         "compressor": core.config.compressor,
         "visual_tokens": core.compressor.visual_tokens,
         "repeat_visual_tokens": times,
-        "trained_visual_tokens": list(trained_at(core)),
+        "trained_visual_tokens": list(trained or trained_at(core)),
         "encoder": manifest_entry(encoder, folder),
         "llm": manifest_entry(llm, folder),
         "base": folder_entry(base, folder) if base else None,

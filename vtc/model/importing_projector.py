@@ -1,0 +1,140 @@
+"""A projector alone as a run: what a first stage of the original LLaVA code, or its heirs, leaves.
+
+Such a folder has a config.json and mm_projector.bin (of MQT query_abstractor.bin); encoder and LLM
+are elsewhere, as in a stage-1 run.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vtc.compress.interface import Compressor
+from vtc.data.image_modes import with_mode
+from vtc.data.queries import QueryScope
+from vtc.errors import InputError
+from vtc.model.assemble import Assembled, assemble
+from vtc.model.backbones import Encoder, load_llm
+from vtc.model.checkpoint import check_fit, read_projector
+from vtc.model.original_llava import (
+    check_projector_type,
+    check_variant,
+    is_original,
+    original_encoder,
+)
+from vtc.model.original_projector import Projector, Wish, load_projector, name_of, refuse_file
+from vtc.model.run import save_run
+from vtc.model.tower import grid_of
+
+
+def import_projector(
+    file: Path,
+    settings: dict[str, Any],
+    out: str | Path,
+    *,
+    encoder: str | None,
+    llm: str | None,
+    chat_template: str | None,
+    wish: Wish,
+    allow_bin: bool,
+    footer: Mapping[str, Any] | None,
+    force: bool,
+) -> dict[str, Any]:
+    """Write a projector's file as a run that stands on its encoder and LLM; its manifest.
+
+    They are those given, else those that config.json (`settings`) names. Raises InputError for
+    backbones that are missing or do not fit, and weights that are missing, mis-shaped or unknown.
+    """
+    if not is_original(settings):
+        raise InputError(f"{file.parent}: config.json names no mm_vision_tower; no LLaVA's")
+    check_variant(file.parent, settings)
+    tensors = read_projector(file, allow_bin)
+    vision = original_encoder(file.parent, settings, encoder)
+    projector = _projector(file, tensors, settings, vision, wish)
+    one = _assembled(file, projector, settings, vision, llm, chat_template)
+    one.processor.image_processor = images_of(vision, settings)
+    one.processor.set_up(query_scope=scope_of(one.model.compressor, wish))
+    return save_run(
+        out,
+        one.model,
+        one.processor,
+        encoder=one.encoder,
+        llm=one.llm,
+        stage="import",
+        weights="compressor",
+        seed=None,
+        trained=projector.trained,
+        footer=footer,
+        force=force,
+    )
+
+
+def images_of(vision: Encoder, settings: Mapping[str, Any]) -> Any:
+    """The encoder's image processor, padding where the checkpoint's config does."""
+    return with_mode(
+        vision.image_processor, "pad" if settings.get("image_aspect_ratio") == "pad" else None
+    )
+
+
+def scope_of(compressor: Compressor, wish: Wish) -> QueryScope | None:
+    """Which questions an imported run's images are compressed for; None where it reads none."""
+    if not compressor.needs_query:
+        return None
+    return "first" if wish.reference else "latest"
+
+
+def _projector(
+    file: Path, tensors: Mapping[str, Any], settings: dict[str, Any], vision: Encoder, wish: Wish
+) -> Projector:
+    config = vision.tower.config
+    try:
+        name = name_of(tensors, settings, wish)
+        check_projector_type(file.parent, settings, name)
+        return load_projector(
+            name,
+            tensors,
+            settings,
+            grid=grid_of(config),
+            depth=config.num_hidden_layers,
+            wish=wish,
+        )
+    except InputError as error:
+        raise refuse_file(file, error) from None
+
+
+def _assembled(
+    file: Path,
+    projector: Projector,
+    settings: Mapping[str, Any],
+    vision: Encoder,
+    llm: str | None,
+    chat_template: str | None,
+) -> Assembled:
+    """A model of the backbones, with the projector's weights and in their type."""
+    named = llm or settings.get("_name_or_path")
+    if not named:
+        raise InputError(f"{file.parent} holds a projector alone; give its LLM with --llm")
+    try:
+        dtype = next(projector.compressor.parameters()).dtype
+        text = load_llm(str(named), _floating(dtype), chat_template=chat_template, speaks=False)
+    except InputError as error:
+        way = "" if llm else "; give its folder with --llm"
+        raise InputError(f"{file.parent} stands on an LLM: {error}{way}") from None
+    one = assemble(
+        vision,
+        text,
+        projector.name,
+        projector.compressor.visual_tokens,
+        settings=projector.settings,
+        dtype=_floating(dtype),
+    )
+    weights = projector.compressor.state_dict()
+    check_fit(weights, one.model.compressor.state_dict(), file)
+    one.model.compressor.load_state_dict(weights)
+    return one
+
+
+def _floating(dtype: torch.dtype) -> torch.dtype:
+    """A type that models compute in: fp64 is read as fp32."""
+    return torch.float32 if dtype == torch.float64 else dtype

@@ -1,0 +1,139 @@
+"""What stands between encoder and LLM in a checkpoint of the original LLaVA code or its heirs.
+
+LLaVA-1.5's MLP, or TokenPacker's, QueCC's, MQT's or M3's projector: told by the names of their
+weights, and M3 (which has the MLP's) by its config.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from vtc.compress.choices import Grid, check_name
+from vtc.compress.interface import Compressor
+from vtc.compress.reference import load_reference, recognise
+from vtc.compress.registry import COMPRESSORS, check_settings
+from vtc.errors import InputError
+
+LEVELS_OF_24 = (12, 16, 22, 23)
+"""The hidden states that TokenPacker and QueCC join, whatever the encoder's depth."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked of an imported projector; None is what the checkpoint says.
+
+    `reference` has questions compressed for as released, where that is not as vtc does it.
+    """
+
+    compressor: str | None = None
+    visual_tokens: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    reference: bool = False
+
+
+@dataclass(frozen=True)
+class Projector:
+    """A compressor with published weights, its settings as a config keeps them, and its V.
+
+    `trained` are the V that it was trained at, where there are several.
+    """
+
+    name: str
+    compressor: Compressor
+    settings: dict[str, Any]
+    trained: tuple[int, ...] = ()
+
+
+def name_of(tensors: Mapping[str, Tensor], config: Mapping[str, Any], wish: Wish) -> str:
+    """The compressor of a checkpoint's projector.
+
+    Raises InputError for one that has not the weights of the compressor asked for.
+    """
+    own = recognise(tensors) or "mlp"
+    if own == "mlp" and config.get("matryoshka_vis_token_scale"):
+        own = "m3"
+    if wish.compressor is None:
+        return own
+    check_name(wish.compressor)
+    alike = {"mlp", "m3"}
+    if wish.compressor != own and not {wish.compressor, own} <= alike:
+        takes = " or ".join(sorted(alike)) if own in alike else own
+        raise InputError(
+            f"--compressor {wish.compressor}: the checkpoint's projector is one of {takes}"
+        )
+    return wish.compressor
+
+
+def load_projector(
+    name: str,
+    tensors: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    *,
+    grid: Grid,
+    depth: int,
+    wish: Wish,
+) -> Projector:
+    """The projector of a checkpoint (all of its tensors, and its config.json) as a compressor.
+
+    It computes what the released class computes; `wish.settings` win. Raises InputError as
+    `load_reference`, and for a V or a setting that the compressor does not have.
+    """
+    check_settings(name, wish.settings)
+    published = COMPRESSORS[name].published
+    assert published is not None
+    settings = {**published.settings, **_levels(name, config, depth), **wish.settings}
+    compressor = load_reference(
+        name,
+        tensors,
+        visual_tokens=wish.visual_tokens or _tokens(name, config, grid),
+        grid=grid,
+        depth=depth,
+        settings=settings,
+    )
+    trained = tuple(
+        tokens for tokens in _trained(name, config) if tokens <= compressor.visual_tokens
+    )
+    return Projector(name, compressor, settings, trained)
+
+
+def refuse_file(file: Path, error: InputError) -> InputError:
+    """An error about a projector's weights, naming the file or folder that has them."""
+    return InputError(f"{file}: {error}")
+
+
+def _levels(name: str, config: Mapping[str, Any], depth: int) -> dict[str, Any]:
+    """Settings of the hidden states that are read, where they are not a run's default."""
+    joins = name in ("tokenpacker", "quecc")
+    found: dict[str, Any] = {}
+    level = int(config.get("mm_vision_select_layer", -2))
+    if level != -2:
+        found["query_level" if joins else "level"] = level
+    if joins and depth != 24:
+        found["key_levels"] = list(LEVELS_OF_24)
+    return found
+
+
+def _tokens(name: str, config: Mapping[str, Any], grid: Grid) -> int | None:
+    """V as the config has it; None where the weights say, or the publication."""
+    scale = config.get("scale_factor")
+    if name == "tokenpacker" and scale is not None:
+        if type(scale) is not int or not 1 <= scale <= grid[0] or grid[0] % scale:
+            raise InputError(
+                f"config.json: scale_factor {scale!r} does not divide the side of the encoder's "
+                f"grid, {grid[0]}"
+            )
+        return (grid[0] // scale) ** 2
+    return None
+
+
+def _trained(name: str, config: Mapping[str, Any]) -> list[int]:
+    """The V of an elastic training, as the config tells; empty where it does not."""
+    if name == "m3":
+        return sorted(map(int, config.get("matryoshka_vis_token_scale") or ()))
+    said = str(config.get("num_visual_tokens", "")) if name == "mqt" else ""
+    if said == "second_stage":
+        return list(range(2, 258, 2))
+    return [int(said)] if said.isdigit() else []
