@@ -175,7 +175,7 @@ def _shapes(flag, sources, names, shape):
 
 
 def _stated(cell, encoder, text_width):
-    """What a compressor costs an image; None for one that drops tokens inside the LLM.
+    """What a compressor costs an image; None for one with layers of the LLM, whose cost is there.
 
     Asked of arithmetic where it is written down, else of the class itself.
     """
@@ -188,7 +188,8 @@ def _stated(cell, encoder, text_width):
     settings.pop("trained", None)  # Of elastic ones: which V are trained moves no cost.
     tokens = cell.visual_tokens // cell.repeats
     known = KNOWN.get(cell.compressor)
-    if known is None or getattr(known, "schedule", None) is not None:
+    inside = ("schedule", "fuses")
+    if known is None or any(getattr(known, name, None) for name in inside):
         return None
     if not settings:
         found = stated(cell.compressor, encoder, text_width, tokens)
