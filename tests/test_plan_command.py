@@ -106,6 +106,8 @@ def test_tables_of_runs_that_are_none(tmp_path, rows, message):
             2,
             "with tokenpacker; choose from 1, 4",
         ),
+        (["--compressors", "avgpol"], 2, "no compressor is named 'avgpol'"),
+        ([str(PUBLISHED), str(PUBLISHED)], 2, "is given twice"),
         (["--sizes", "4b", "--candidates", "runs.csv"], 2, "--candidates and --sizes exclude"),
         (["--recipe", RECIPE, "--sizes", "0.36b"], 2, "360M is a size alone: name an LLM"),
         (["--recipe", RECIPE, "--samples", "1,2"], 2, "--samples and --recipe exclude"),

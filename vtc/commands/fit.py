@@ -4,15 +4,6 @@ import click
 
 from vtc.commands import options
 
-COLUMNS = (
-    *("task", "alpha", "beta", "k", "d", "ratio", "ratio_low", "ratio_high"),
-    *("v_star", "v_star_low", "v_star_high", "rmse", "n_points", "n_sizes", "flags"),
-)
-
-FORM_COLUMNS = (
-    *("task", "rank", "form", "aicc", "aicc_gap", "loo_point_rmse", "loo_size_rmse", "ties"),
-    *("rmse", "values", "at_error", "best_v", "best_error", "flags"),
-)
 FORMS = ("power", "power-d0", "log-linear", "logit-linear", "interaction", "additive", "offset")
 
 
@@ -115,6 +106,7 @@ def fit(tables, out, fmt, force, profile, report, **settings) -> None:
       vtc fit points.csv --profile profile.parquet --report law
     """
     from vtc import console
+    from vtc.commands import law_tables
     from vtc.law.extras import Extras
     from vtc.law.run import Request, compare_table, fit_laws
     from vtc.law.sentences import describe
@@ -124,27 +116,31 @@ def fit(tables, out, fmt, force, profile, report, **settings) -> None:
     request = Request(tables[0], more=tables[1:], **settings)
     extras = Extras(profile, report, force)
     extras.check(request, out)
-    material = _material(request.inputs)
+    material = material_of(request.inputs)
     if request.form == "power":
         fitted = fit_laws(request, material, console.say)
         rows = [law.row for law in fitted]
         lines = [line for law in fitted for line in describe(law.row, law.n_dropped)]
-        extras.write(request, material, fitted)
-        spec, columns = specs.LAW, COLUMNS if request.by is None else ("group", *COLUMNS)
+        lines += extras.write(request, material, fitted)
+        spec, shown = specs.LAW, lambda: law_tables.laws(rows, request.by)
     else:
         rows, lines = compare_table(request, material)
-        spec, columns = specs.FORMS, FORM_COLUMNS
+        spec, shown = specs.FORMS, lambda: law_tables.forms(rows)
     for line in lines:
         console.say(line)
+    if chosen == "table" and out == "-":
+        short, columns = shown()
+        console.print_table(short, [*columns], columns)
+        return
     footer = None
     if chosen == "parquet":
         footer = provenance.footer(
             settings=request.settings(), inputs=list(request.inputs), seed=request.seed
         )
-    options.emit(rows, spec, out, fmt, force, footer=footer, columns=columns)
+    options.emit(rows, spec, out, fmt, force, footer=footer)
 
 
-def _material(tables):
+def material_of(tables):
     """What is fitted: the tables' rows, or, of files of predictions, their scores by image."""
     from vtc import console
     from vtc.errors import InputError

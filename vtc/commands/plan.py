@@ -28,7 +28,7 @@ class _Pair(click.ParamType):
 
 
 @click.command()
-@click.argument("table", metavar="[TABLE]", required=False, type=click.Path(allow_dash=True))
+@click.argument("tables", metavar="[TABLE]...", nargs=-1, type=click.Path(allow_dash=True))
 @click.option(
     "--goal",
     default="ratio",
@@ -137,10 +137,11 @@ class _Pair(click.ParamType):
 @options.text_tokens("Text tokens Q of the best V.")
 @options.output
 @options.config
-def plan(table, law, goal, forms, hours, each, stop_regret, out, fmt, force, **flags) -> None:
+def plan(tables, law, goal, forms, hours, each, stop_regret, out, fmt, force, **flags) -> None:
     """Say which runs to make next, what they cost, and whether to stop instead.
 
-    TABLE holds the runs there are, as `vtc fit` takes it. [default: the published measurements]
+    TABLE holds the runs there are, as `vtc fit` takes it, several too. [default: the published
+    measurements]
     Candidates are all --sizes at all --tokens. Each step is the run, or the pair of runs, that
     narrows the interval of the goal most for its GPU-hours, the steps before it counted in.
     On stderr: where the choice of V is settled already, what to test instead.
@@ -159,13 +160,12 @@ def plan(table, law, goal, forms, hours, each, stop_regret, out, fmt, force, **f
     from vtc.tables import specs, write
 
     chosen = write.check_output(out, fmt, force)
-    piped = {"TABLE": table, "--law": law, "--candidates": flags["candidates"]}
-    planning.check_piped(piped)
+    planning.check_piped(tables, law, flags["candidates"])
     goal = design_goals.parse_goal(goal)
     forms = design_forms.parse_forms(forms)
-    table = planning.table_of(table, law)
+    tables = planning.tables_of(tables, law)
     costs = plan_hours.Hours(flags)
-    basis = planning.basis_of(table, law, flags)
+    basis = planning.basis_of(tables, law, flags)
     costs.calibrate(basis.points)
     question = design_plan.Question(
         basis.points,
@@ -193,7 +193,7 @@ def plan(table, law, goal, forms, hours, each, stop_regret, out, fmt, force, **f
     if chosen == "parquet":
         from vtc.tables import provenance
 
-        inputs = [path for path in (table, law, flags["candidates"], flags["recipe"]) if path]
+        inputs = [path for path in (*tables, law, flags["candidates"], flags["recipe"]) if path]
         settings = click.get_current_context().params
         footer = provenance.footer(settings=settings, inputs=inputs)
     options.emit(found.rows, specs.PLAN, out, fmt, force, footer=footer)

@@ -15,16 +15,17 @@ class Basis(NamedTuple):
     law: Mapping[str, Any]
 
 
-def basis_of(table: str, law: str | None, flags: Flags) -> Basis:
-    """The points of a table, and their law: fitted, or read and held against them.
+def basis_of(tables: Sequence[str], law: str | None, flags: Flags) -> Basis:
+    """The points of tables, and their law: fitted, or read and held against them.
 
     Raises InputError if a law was not fitted to these points.
     """
+    from vtc.commands.fit import material_of
     from vtc.law.points import read_points
     from vtc.law.rows import Settings
     from vtc.tables.read import title
 
-    rows = _rows(table)
+    rows, name = material_of(tables).rows, ", ".join(map(title, tables))
     task = _task(rows, flags["task"])
     given = None if law is None else _law_row(law, task)
     convention = flags["convention"] or (given["n_convention"] if given else "nominal")
@@ -34,7 +35,7 @@ def basis_of(table: str, law: str | None, flags: Flags) -> Basis:
     def read(drop_suspect: bool, drop_untrained: bool) -> Any:
         [points] = read_points(
             rows,
-            title(table),
+            name,
             tasks=(task,) if task else (),
             convention=convention,
             drop_suspect=drop_suspect,
@@ -44,7 +45,7 @@ def basis_of(table: str, law: str | None, flags: Flags) -> Basis:
 
     own = {name: flags[name] for name in ("drop_suspect", "drop_untrained")}
     if given is not None:
-        return Basis(_points_of(given, read, own, law, title(table)), given)
+        return Basis(_points_of(given, read, own, law, name), given)
     from vtc.law.estimate import estimate
 
     points = read(**own)
@@ -52,43 +53,39 @@ def basis_of(table: str, law: str | None, flags: Flags) -> Basis:
     return Basis(points, estimate(points, settings))
 
 
-def check_piped(named: Mapping[str, str | None]) -> None:
+def check_piped(tables: Sequence[str], law: str | None, candidates: str | None) -> None:
     """Raise InputError if two tables are asked of stdin."""
     from vtc.errors import InputError
 
-    piped = [name for name, path in named.items() if path == "-"]
+    named = [("TABLE", table) for table in tables]
+    named += [("--law", law or ""), ("--candidates", candidates or "")]
+    piped = [name for name, path in named if path == "-"]
     if len(piped) > 1:
         raise InputError(
             f"{' and '.join(piped[:2])} cannot both be stdin; give one of them as a file"
         )
 
 
-def table_of(table: str | None, law: str | None) -> str:
-    """The table given, else that which a law's file says it was fitted to, else the published."""
+def tables_of(tables: Sequence[str], law: str | None) -> tuple[str, ...]:
+    """The tables given, else those that a law's file says it was fitted to, else the published.
+
+    Raises InputError for a law that does not say.
+    """
     from vtc.catalog.laws import SHIPPED
     from vtc.catalog.measurements import PUBLISHED
     from vtc.errors import InputError
     from vtc.recommend.laws import law_file
     from vtc.tables.read import read_rows
 
-    if table is not None:
-        return table
+    if tables:
+        return tuple(tables)
     if law is None or law in SHIPPED:
-        return str(PUBLISHED)
+        return (str(PUBLISHED),)
     inputs = [] if law == "-" else read_rows(law_file(law)).footer.get("inputs") or []
-    found = next((one["path"] for one in inputs if Path(one["path"]).is_file()), None)
-    if found is None:
+    found = tuple(one["path"] for one in inputs)
+    if not (found and all(Path(one).is_file() for one in found)):
         raise InputError(f"--law {law} does not say where its points are; give their table too")
     return found
-
-
-def _rows(table: str) -> Sequence[Mapping[str, Any]]:
-    """Rows of points or scores; a file of predictions is scored first."""
-    from vtc.evaluate.influences import read_influences
-    from vtc.evaluate.kinds import is_predictions
-    from vtc.law.points import read_table
-
-    return read_influences(table).rows if is_predictions(table) else read_table(table)
 
 
 def _task(rows: Sequence[Mapping[str, Any]], task: str | None) -> str | None:
@@ -163,6 +160,7 @@ def candidates_of(flags: Flags, points: Any, hours: Any) -> list[Any]:
         wanted = read_candidates(flags["candidates"], points)
     else:
         wanted = _product(flags, points)
+    _check_names(points, wanted)
     own = _own_compressors(points, [one.compressor for one in wanted])
     _check_tokens(flags, wanted)
     found = []
@@ -218,6 +216,15 @@ def _own_compressors(points: Any, named: Sequence[str | None]) -> set[str | None
     return own
 
 
+def _check_names(points: Any, wanted: Sequence[Any]) -> None:
+    """Refuse a compressor that neither the points nor the program knows."""
+    from vtc.compress.choices import check_name
+
+    for name in dict.fromkeys(one.compressor for one in wanted):
+        if name is not None and name not in points.compressors:
+            check_name(name)
+
+
 def _check_tokens(flags: Flags, wanted: Sequence[Any]) -> None:
     """Refuse a V that cannot be of the encoder, or of a compressor that is known."""
     from vtc.catalog import encoders
@@ -228,10 +235,10 @@ def _check_tokens(flags: Flags, wanted: Sequence[Any]) -> None:
     if flags["recipe"] or flags["encoder"] == "none":
         return
     grid = shape_of(encoders.shape, flags["encoder"]).grid
-    most = grid[0] * grid[1]
+    every = range(1, grid[0] * grid[1] + 1)
     for one in wanted:
         known = KNOWN.get(one.compressor or "")
-        choices = known.supported(grid) if known else range(1, most + 1)
+        choices = known.supported(grid) if known else every
         if one.visual_tokens not in choices:
             raise InputError(
                 f"V = {one.visual_tokens} cannot be of {flags['encoder']} ({grid[0]} x {grid[1]} "

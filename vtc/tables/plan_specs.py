@@ -30,7 +30,7 @@ PLAN = Table(
         Column(
             "value",
             "float",
-            "the goal's quantity as the points have it: alpha/beta, V* or an error",
+            "the goal's quantity, about which its intervals lie: alpha/beta, V* or an error",
         ),
         Column("before_low", "float", "its interval before the step; empty: none", "", True),
         Column("before_high", "float", "the other end", nullable=True),
