@@ -84,6 +84,15 @@ def test_regret_of_the_published_law():
     assert (low, high) == (9, 21)
 
 
+@pytest.mark.parametrize("ratio", [0.5, 1.0, 1.3, 4.7, 30.0])
+def test_regret_is_that_of_the_law_room(ratio):
+    from vtc.law.regret import wasted
+
+    v = np.array([1.0, 4.0, 30.0, 576.0])
+    found = regret.wasted(1 / ratio, 50, v, (1, 576))
+    assert found == pytest.approx([wasted(one, ratio, 50, 1, 576) for one in v], abs=1e-12)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     alpha=st.floats(0.02, 0.4), beta=st.floats(0.005, 0.4), q=st.floats(0, 500),

@@ -157,6 +157,18 @@ def test_forms_of_a_table_belong_to_its_points(panel, tmp_path):
         forms.read_forms(str(PUBLISHED), table, ("reasoning",), True)
 
 
+def test_runs_of_several_tables_are_drawn_together(panel, tmp_path):
+    lines = PUBLISHED.read_text(encoding="utf-8").splitlines()
+    own = [line for line in lines[1:] if line.startswith("reasoning")]
+    halves = [tmp_path / name for name in ("a.csv", "b.csv")]
+    for half, rows in zip(halves, (own[:14], own[14:]), strict=True):
+        half.write_text("\n".join([lines[0], *rows]))
+    [found] = law_panels(list(map(str, halves)), None)
+    assert found.points.sha() == panel.points.sha()
+    with pytest.raises(InputError, match="given twice"):
+        law_panels([str(halves[0])] * 2, None)
+
+
 def test_the_forms_figure_goes_beyond_the_points(panel):
     left, right = forms.draw([(panel.points, forms.fitted(panel.points))]).axes
     assert max(line.get_xdata()[-1] for line in left.lines) == pytest.approx(4 * 576)

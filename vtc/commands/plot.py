@@ -26,7 +26,7 @@ def plot():
     """Draw a figure as PNG, SVG or PDF; docs/figures.md shows each.
 
     What each reads: `train` runs; `scores` and `same-compute` scores tables; `law`, `holdout`,
-    `ridge` and `forms` what `vtc fit` takes; `profile` a table of `vtc fit --profile`; `groups`
+    `ridge` and `forms` scores or points; `profile` a table of `vtc fit --profile`; `groups`
     laws of `vtc fit --by`; `text`, `regret` and `map` a law file, or a shipped law by its name.
 
     \b

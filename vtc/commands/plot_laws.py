@@ -17,11 +17,11 @@ from vtc.commands import options, plotting
     help="Text tokens Q in the FLOPs, a row of panels each.",
 )
 @plotting.output
-def law(table, law_file, tasks, text_tokens, drop_suspect, out, force):
+def law(tables, law_file, tasks, text_tokens, drop_suspect, out, force):
     """Error against FLOPs and against V, a curve a size of LLM, and the best line.
 
-    TABLE is what `vtc fit` takes; a column of panels a task. Points that the law was fitted
-    without (--holdout) are hollow. The published study's Figure 1 is --q 0,50.
+    TABLE holds scores or points, as for `vtc fit`; a column of panels a task. Points that the law
+    was fitted without (--holdout) are hollow. The published study's Figure 1 is --q 0,50.
 
     \b
     Example:
@@ -31,7 +31,7 @@ def law(table, law_file, tasks, text_tokens, drop_suspect, out, force):
     plotting.check(out, force)
     from vtc.figures.panel import law_panels
 
-    panels = law_panels(table, law_file, tasks, drop_suspect)
+    panels = law_panels(tables, law_file, tasks, drop_suspect)
     from vtc.figures.law import draw
 
     plotting.save(draw(panels, text_tokens), out, force, plotting.counted(len(panels), "task"))
@@ -44,10 +44,10 @@ def law(table, law_file, tasks, text_tokens, drop_suspect, out, force):
     "--holdout", "condition", metavar="CONDITION", help="Fit here without these: 'n_params>=7b'."
 )
 @plotting.output
-def holdout(table, law_file, tasks, condition, drop_suspect, out, force):
+def holdout(tables, law_file, tasks, condition, drop_suspect, out, force):
     """Points that the law never saw, where it expected a run, and how far off it was in %.
 
-    TABLE holds all points, as for `vtc fit`. The published study's Figures 2 and 6.
+    TABLE holds all scores or points, as for `vtc fit`. The published study's Figures 2 and 6.
 
     \b
     Example:
@@ -57,7 +57,7 @@ def holdout(table, law_file, tasks, condition, drop_suspect, out, force):
     plotting.check(out, force)
     from vtc.figures.holdout import draw, read_panels
 
-    panels = read_panels(table, law_file, condition, tasks, drop_suspect)
+    panels = read_panels(tables, law_file, condition, tasks, drop_suspect)
     plotting.save(draw(panels), out, force, plotting.counted(len(panels), "task"))
 
 
@@ -89,11 +89,11 @@ def profile(table, out, force):
 @plotting.points
 @plotting.law_of_points
 @plotting.output
-def ridge(table, law_file, tasks, drop_suspect, out, force):
+def ridge(tables, law_file, tasks, drop_suspect, out, force):
     """Which pairs of alpha and beta the points admit, and the lines of equal alpha/beta.
 
     A long narrow region along such a line says that the ratio is known and the exponents one by
-    one are not. TABLE is what `vtc fit` takes; a panel a task.
+    one are not. TABLE holds scores or points, as for `vtc fit`; a panel a task.
 
     \b
     Example:
@@ -102,7 +102,7 @@ def ridge(table, law_file, tasks, drop_suspect, out, force):
     plotting.check(out, force)
     from vtc.figures.panel import law_panels
 
-    panels = law_panels(table, law_file, tasks, drop_suspect)
+    panels = law_panels(tables, law_file, tasks, drop_suspect)
     from vtc.figures.ridge import draw
 
     plotting.save(draw(panels), out, force, plotting.counted(len(panels), "law"))
@@ -114,11 +114,11 @@ def ridge(table, law_file, tasks, drop_suspect, out, force):
     "--forms", "forms_file", help="Table of `vtc fit --form all`. [default: fit all forms here]"
 )
 @plotting.output
-def forms(table, tasks, forms_file, drop_suspect, out, force):
+def forms(tables, tasks, forms_file, drop_suspect, out, force):
     """What each form of the law says inside the points, for larger LLMs, and for more tokens.
 
-    TABLE is what `vtc fit` takes; a row of panels a task. With --forms the legend has the gaps of
-    AICc, else the root mean squared residuals.
+    TABLE holds scores or points, as for `vtc fit`; a row of panels a task. With --forms the legend
+    has the gaps of AICc, else the root mean squared residuals.
 
     \b
     Example:
@@ -128,7 +128,7 @@ def forms(table, tasks, forms_file, drop_suspect, out, force):
     plotting.check(out, force)
     from vtc.figures.forms import draw, read_forms
 
-    found = read_forms(table, forms_file, tasks, drop_suspect)
+    found = read_forms(tables, forms_file, tasks, drop_suspect)
     plotting.save(draw(found), out, force, plotting.counted(len(found), "task"))
 
 

@@ -20,13 +20,15 @@ def output(function: Callable) -> Callable:
 
 
 def points(function: Callable) -> Callable:
-    """Add TABLE, what `vtc fit` takes, with `--task` and `--drop-suspect`."""
+    """Add TABLE..., scores or points as for `vtc fit`, with `--task` and `--drop-suspect`."""
     for option in (
         click.option(
             "--drop-suspect", is_flag=True, help="Leave out rows whose note begins 'suspect'."
         ),
         click.option("--task", "tasks", multiple=True, help="Draw this task only (repeatable)."),
-        click.argument("table", metavar="TABLE", type=click.Path(allow_dash=True)),
+        click.argument(
+            "tables", metavar="TABLE...", nargs=-1, required=True, type=click.Path(allow_dash=True)
+        ),
     ):
         function = option(function)
     return function

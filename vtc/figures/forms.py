@@ -13,14 +13,15 @@ from matplotlib.figure import Figure
 
 from vtc.errors import InputError, NoAnswerError
 from vtc.figures.axes import Name, bare, counts_scale, plain, tokens_scale, write_names
+from vtc.figures.panel import read
 from vtc.figures.style import looks, new_figure
 from vtc.law.estimate import arrays, refuse_hopeless
 from vtc.law.forms import FORMS
-from vtc.law.points import Points, read_points, read_table
+from vtc.law.points import Points, read_points
 from vtc.law.power import BILLION
 from vtc.tables import specs
 from vtc.tables.quantity import format_count
-from vtc.tables.read import read_rows, title
+from vtc.tables.read import read_rows
 
 STEPS = 120
 _FARTHER_N, _FARTHER_V = 10.0, 4.0
@@ -45,13 +46,14 @@ class Form(NamedTuple):
 
 
 def read_forms(
-    table: str, forms: str | None, tasks: tuple[str, ...], drop_suspect: bool
+    tables: str | Sequence[str], forms: str | None, tasks: tuple[str, ...], drop_suspect: bool
 ) -> list[tuple[Points, list[Form]]]:
     """The points of each task and its forms: those of a forms table, or all of them fitted here.
 
     Raises InputError for tables that do not belong together, NoAnswerError for hopeless points.
     """
-    points = read_points(read_table(table), title(table), tasks=tasks, drop_suspect=drop_suspect)
+    table_rows, source = read(tables)
+    points = read_points(table_rows, source, tasks=tasks, drop_suspect=drop_suspect)
     if forms is None:
         return [(own, fitted(own)) for own in points]
     rows = read_rows(forms, specs.FORMS).rows
@@ -63,7 +65,7 @@ def read_forms(
         if any(row["data_sha"] != own.sha() for row in mine):
             raise InputError(
                 f"--forms {forms}: its forms of {own.title} were fitted to other points than "
-                f"{title(table)} holds; fit them again, or give --drop-suspect as there"
+                f"{source} holds; fit them again, or give --drop-suspect as there"
             )
         found.append((own, [_of_row(row) for row in mine]))
     return found

@@ -15,12 +15,11 @@ from matplotlib.lines import Line2D
 
 from vtc.errors import InputError
 from vtc.figures.axes import Name, bare, plain, tokens_scale, write_names
-from vtc.figures.panel import Panel, law_panels
+from vtc.figures.panel import Panel, law_panels, read
 from vtc.figures.style import looks, new_figure
-from vtc.law.points import read_points, read_table
+from vtc.law.points import read_points
 from vtc.law.run import Material, Request, fit_table
 from vtc.tables.quantity import format_count
-from vtc.tables.read import title
 
 CURVE_STEPS = 100
 # Points of several sizes at one V stand beside one another, so that their bars are seen.
@@ -48,7 +47,11 @@ class HeldOut(NamedTuple):
 
 
 def read_panels(
-    table: str, law: str | None, condition: str | None, tasks: tuple[str, ...], drop_suspect: bool
+    tables: str | Sequence[str],
+    law: str | None,
+    condition: str | None,
+    tasks: tuple[str, ...],
+    drop_suspect: bool,
 ) -> list[Panel]:
     """A panel a law of the file `law`, or fitted here to the points that `condition` leaves.
 
@@ -60,16 +63,16 @@ def read_panels(
             "'n_params>=7b'"
         )
     if law is not None:
-        panels = law_panels(table, law, tasks, drop_suspect)
+        panels = law_panels(tables, law, tasks, drop_suspect)
         if any(not panel.row.get("holdout") for panel in panels):
             raise InputError(
                 f"--law {law} was fitted to all points; fit it with --holdout 'n_params>=7b', say"
             )
         return panels
-    rows = read_table(table)
-    request = Request(table, tasks, holdout=condition, drop_suspect=drop_suspect)
+    rows, source = read(tables)
+    request = Request(source, tasks, holdout=condition, drop_suspect=drop_suspect)
     laws = [row for row, _ in fit_table(request, Material(rows))]
-    points = read_points(rows, title(table), tasks=tasks, drop_suspect=drop_suspect)
+    points = read_points(rows, source, tasks=tasks, drop_suspect=drop_suspect)
     return [Panel(own, row) for own, row in zip(points, laws, strict=True)]
 
 

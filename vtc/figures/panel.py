@@ -1,6 +1,6 @@
 """What figures of laws are drawn from: points with their law, or laws alone. No matplotlib."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,13 @@ from vtc.catalog import laws as shipped
 from vtc.errors import InputError
 from vtc.law import holdout
 from vtc.law.estimate import Settings, estimate
-from vtc.law.points import Point, Points, read_points, read_table
+from vtc.law.points import Point, Points, read_points
 from vtc.law.power import PowerLaw, from_row
+from vtc.law.run import Request
+from vtc.law.several import read_tables
 from vtc.recommend.laws import Mix, law_file, read_mix, refuse_meaningless
 from vtc.tables import specs
-from vtc.tables.read import read_rows, title
+from vtc.tables.read import read_rows
 
 FORMATS = ("png", "svg", "pdf")
 
@@ -36,15 +38,23 @@ class Panel:
         return bool(condition) and holdout.parse(str(condition))(point)
 
 
+def read(tables: str | Sequence[str]) -> tuple[list[dict[str, Any]], str]:
+    """The rows of one or several tables of scores or points, and what a message calls them."""
+    first, *more = (tables,) if isinstance(tables, str) else tables
+    return read_tables((first, *more)), Request(first, more=tuple(more)).source
+
+
 def law_panels(
-    table: str, law: str | None, tasks: tuple[str, ...] = (), drop_suspect: bool = False
+    tables: str | Sequence[str],
+    law: str | None,
+    tasks: tuple[str, ...] = (),
+    drop_suspect: bool = False,
 ) -> list[Panel]:
     """A panel a law of the file `law`: its task's or group's points; without it, a panel a task.
 
     Raises InputError if the file has no law of a task, and if the points lack a law's group.
     """
-    rows = read_table(table)
-    source = title(table)
+    rows, source = read(tables)
     if law is None:
         found = read_points(rows, source, tasks=tasks, drop_suspect=drop_suspect)
         return [Panel(points, estimate(points, Settings())) for points in found]
