@@ -281,6 +281,16 @@ def test_what_is_missing_is_said():
         compare(rows, Request(tasks=("ocr",)), free)
 
 
+def test_tokens_dropped_inside_the_llm_have_no_v():
+    rows = study()
+    inside = {**row("fastv", 576, 0.5), "visual_tokens_mean": 64.0}
+    found = compare([*rows, inside, {**inside, "visual_tokens_mean": 128.0}], Request(), free)
+    assert "fastv" not in {one["compressor"] for one in found.rows}
+    assert any(line.startswith("Left out: 2 of 28 rows") for line in found.lines)
+    with pytest.raises(InputError, match="no scores of compressors before the LLM"):
+        compare([inside], Request(), free)
+
+
 def test_betas_are_those_of_fit():
     rows = [one for one in study() if one["compressor"] in ("avgpool", "quecc")]
     larger = [

@@ -61,10 +61,12 @@ def compare(
     `price_of` says what a cell costs, if it can be known; with `times` the same cost is the same
     time. Raises InputError as `cells_of`, and for a task that no row has.
     """
-    kept = _of_tasks(rows, request.tasks)
+    asked = _of_tasks(rows, request.tasks)
+    # Dropped inside the LLM, tokens are so many in one layer and others in the next: no one V.
+    kept = [row for row in asked if row.get("visual_tokens_mean") in (None, "")]
     cells = cells_of(kept, request.by)
     if not cells:
-        raise InputError("no scores to compare")
+        raise InputError("no scores of compressors before the LLM to compare")
     labels = _labels(cells)
     telling = [row for row in kept if row["compressor"] != BLIND]
     exponents = betas.betas(telling, request.by, request.level)
@@ -78,6 +80,8 @@ def compare(
         found += [COMPARISON.complete(entry.row) for entry in entries]
         lines += said
     lines = [words.readings(request.level, times, request.text_tokens), *lines]
+    if len(kept) < len(asked):
+        lines.append(words.of_left_out(len(asked) - len(kept), len(asked)))
     lines += words.of_untrained(kept)
     lines += words.of_betas(found, len({cell.field.n_params for cell in cells}))
     return Comparison(found, lines)

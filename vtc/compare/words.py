@@ -170,6 +170,14 @@ def _gap(rows: Sequence[Row], request: Any) -> str:
     return f"gap_closed: from the floor ({floor}) to {request.uncompressed} at V = {top}."
 
 
+def of_left_out(count: int, total: int) -> str:
+    """That rows of compressors inside the LLM are not compared."""
+    return (
+        f"Left out: {count} of {total} rows, whose tokens are dropped inside the LLM; its layers "
+        "have no one V (visual_tokens_mean)."
+    )
+
+
 def of_untrained(rows: Sequence[Row]) -> list[str]:
     """The runs that answered at V that they were not trained at; a CSV has words for that."""
     found = {
