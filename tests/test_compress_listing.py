@@ -35,13 +35,17 @@ def test_it_states_what_is_known_of_llava():
     assert found["mqt", 1]["supported"] == "1 to 256"
     assert found["avgpool", 1]["flops"] * 576 == found["mlp", 576]["flops"]
     assert found["tokenpacker", 4]["levels"] == "12, 16, 22, 23"
-    assert [name for name in KNOWN if found[name, 64 if name != "mlp" else 576]["elastic"]] == [
-        "mqt",
-        "m3",
-    ]
+    assert {name for (name, _), row in found.items() if row["elastic"]} == {"mqt", "m3"}
+    assert found["fastv", 144]["supported"] == "36 to 576"
+    assert found["pyramiddrop", 144]["flops"] == found["mlp", 576]["flops"]
     asked = [row for row in found.values() if row["flops_query_token"]]
-    assert {row["compressor"] for row in asked} == {"quecc"}
-    assert asked[0]["flops_query_token"] == pytest.approx(12.95e9, rel=1e-3)
+    assert {row["compressor"] for row in asked} == {"quecc", "llava-mini"}
+    assert found["quecc", 1]["flops_query_token"] == pytest.approx(12.95e9, rel=1e-3)
+    # Four layers of Llama-7B, whose matrices have 809.5 M weights, over 577 patches and tokens.
+    assert found["llava-mini", 1]["flops_query_token"] == pytest.approx(
+        2 * 809_500_672 + 4 * 4 * 4096 * 578
+    )
+    assert {name for (name, _), row in found.items() if row["fuses_text"]} == {"llava-mini"}
 
 
 def test_another_encoder_and_llm(tiny_world):

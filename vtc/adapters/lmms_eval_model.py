@@ -90,7 +90,8 @@ class VtcModel(lmms):
             self.run = load_run(
                 found, dtype=how.dtype, device=how.device, four_bit=load_4bit or None
             )
-        serve_at(self.run, visual_tokens)
+        # A refitted run has its own V.
+        serve_at(self.run, None if refit else visual_tokens)
         words = untrained(folder, self.run.manifest, [self.run.processor.visual_tokens])
         if words:
             logger.warning(words.removeprefix("warning: "))

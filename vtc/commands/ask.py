@@ -78,7 +78,7 @@ def ask(
     how = settings(1, dtype, device, four_bit=load_4bit)
     (folder,) = folders_of([run], wanted)
     loaded = load_run(folder, dtype=how.dtype, device=how.device, four_bit=load_4bit or None)
-    asking.serve_at(loaded, visual_tokens)
+    asking.serve_at(loaded, None if wanted else visual_tokens)
     if visual_tokens and wanted is None:
         words = untrained(run, loaded.manifest, [visual_tokens])
         if words:

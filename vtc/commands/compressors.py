@@ -45,6 +45,7 @@ def compressors(names, encoder, llm, visual_tokens, out, fmt, force) -> None:
     from vtc import console
     from vtc.catalog import encoders, llms
     from vtc.compress.choices import KNOWN, check_asked, check_class_token, check_name
+    from vtc.compress.pruning import schedule_of
     from vtc.tables import specs
     from vtc.tables.write import check_output
 
@@ -55,6 +56,11 @@ def compressors(names, encoder, llm, visual_tokens, out, fmt, force) -> None:
     for name in names:
         check_class_token(name, vision.class_token)
     check_asked(names, vision.grid, visual_tokens or ())
+    for name in names:
+        schedule = KNOWN[name].schedule
+        if schedule is not None:
+            for number in visual_tokens or ():
+                schedule_of(schedule, text.n_layers, vision.n_patches, {"average": number})
     asked = visual_tokens or sorted({1, 4, 16, 36, 64, 144, 576, vision.n_patches})
 
     from vtc.compress.listing import rows_of

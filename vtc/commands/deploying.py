@@ -66,12 +66,17 @@ def deployment(flags: Mapping[str, Any], mix: Any, models: Sequence[Any]) -> Any
         question_known=bool(name and name.endswith(_KNOWN_QUERY)),
     )
     encoder, shape = _encoder(flags["encoder"], compressor)
-    tokens = flags["visual_tokens"] or _default_tokens(mix, compressor, shape)
     if shape is not None and compressor != "none":
         from vtc.compress.choices import check_asked, check_name
 
         check_name(compressor)
-        check_asked([compressor], shape.grid, tokens)
+        supported = _supported(compressor, shape, models)
+        tokens = flags["visual_tokens"] or _default_tokens(mix, supported)
+        if not set(tokens) <= set(supported):
+            _refuse_layers(compressor, supported, tokens)
+            check_asked([compressor], shape.grid, tokens)
+    else:
+        tokens = flags["visual_tokens"] or _default_tokens(mix, None)
     measured = None
     if flags["costs"]:
         from vtc.recommend.measured import read_costs
@@ -148,31 +153,55 @@ def _encoder(name: str | None, compressor: str) -> tuple[str, Any]:
     return name or _ENCODER, shape_of(encoders.shape, name or _ENCODER)
 
 
-def _default_tokens(mix: Any, compressor: str, shape: Any) -> tuple[int, ...]:
+def _default_tokens(mix: Any, supported: Sequence[int] | None) -> tuple[int, ...]:
     """The usual V that the law covers and the compressor can make."""
     from vtc import recommend as adviser
 
     usual = adviser.default_visual_tokens(mix.row)
-    if shape is None or compressor == "none":
+    if supported is None:
         return usual
-    from vtc.compress.choices import KNOWN, check_name
-
-    check_name(compressor)
-    supported = KNOWN[compressor].supported(shape.grid)
     return tuple(v for v in usual if v in supported) or tuple(supported[-7:])
 
 
+def _supported(compressor: str, shape: Any, models: Sequence[Any]) -> Sequence[int]:
+    """The V that a compressor can make of the encoder's patches for each of the LLMs."""
+    from vtc.compress.choices import KNOWN
+    from vtc.compress.pruning import averages
+    from vtc.recommend.models import with_shapes
+
+    known = KNOWN[compressor]
+    if known.schedule is None:
+        return known.supported(shape.grid)
+    llms = [llm for _, llm in with_shapes(models)]
+    each = [averages(known.schedule, llm.n_layers, shape.n_patches) for llm in llms]
+    return max(each, key=lambda own: own[0])
+
+
+def _refuse_layers(compressor: str, supported: Sequence[int], tokens: Sequence[int]) -> None:
+    """Raise InputError for V that an LLM cannot have as the mean over its layers."""
+    from vtc.compress.choices import KNOWN, listed
+
+    if KNOWN[compressor].schedule is not None:
+        wrong = min(set(tokens) - set(supported))
+        raise InputError(
+            f"--compressor {compressor}: not every LLM here can have {wrong} visual tokens a layer "
+            f"on average, as all of an image enter the first layers; choose from "
+            f"{listed(supported)}"
+        )
+
+
 def _compressor_of(name: str, shape: Any) -> Any:
-    """What a compressor costs for an LLM's width at several V, as arrays."""
+    """What a compressor costs for an LLM at several V, as arrays."""
     from functools import cache
 
     import numpy as np
 
+    from vtc.commands.dropping import dropping_of
     from vtc.cost.compressor import stated
     from vtc.cost.inference import Compressing
 
     if name == "none" or shape is None:
-        return lambda width, tokens: Compressing(0.0, 0.0)
+        return lambda llm, tokens: Compressing(0.0, 0.0)
 
     # LLMs of one width share it.
     @cache
@@ -181,7 +210,11 @@ def _compressor_of(name: str, shape: Any) -> Any:
         n_params, flops = (np.array([one[at] for one in found], dtype=float) for at in (0, 1))
         return Compressing(n_params, flops, found[0].level, found[0].levels, found[0].needs_query)
 
-    return lambda width, tokens: of(width, tuple(tokens))
+    def at(llm: Any, tokens: Sequence[int]) -> Compressing:
+        cost = of(llm.hidden_size, tuple(tokens))
+        return cost._replace(dropping=dropping_of(name, llm, shape.n_patches, tokens))
+
+    return at
 
 
 def _asked(name: str, shape: Any, width: int, tokens: int) -> Any:

@@ -18,6 +18,7 @@ class Sitting(NamedTuple):
     encoder: Any
     compressor: Any
     processor: Any
+    dropping: Any
 
 
 class Prefill(NamedTuple):
@@ -93,13 +94,16 @@ def sittings_of(folder: Path, how: Any) -> list[Sitting]:
 
 
 def _fed(sitting: Sitting) -> str:
-    """V, and how often it is fed where that is more than once."""
+    """V, and how often it is fed where that is more than once, or how much of it a layer has."""
+    if sitting.dropping is not None:
+        return f"{sitting.visual_tokens} (a layer {sitting.dropping.mean:.1f} on average)"
     repeats = f" x {sitting.repeats}" if sitting.repeats > 1 else ""
     return f"{sitting.visual_tokens}{repeats}"
 
 
 def _sitting(folder: Path, visual_tokens: int, repeats: int) -> Sitting:
     from vtc.catalog.shapes import encoder_from_config, llm_from_config
+    from vtc.commands.dropping import dropping_of
     from vtc.compress.statement import statement
     from vtc.evaluate.vision import sight_of
     from vtc.model.manifest import read_manifest, run_folder
@@ -133,6 +137,13 @@ def _sitting(folder: Path, visual_tokens: int, repeats: int) -> Sitting:
         encoder,
         stated,
         VtcProcessor.from_pretrained(place),
+        dropping_of(
+            manifest["compressor"],
+            llm,
+            encoder.n_patches,
+            None,
+            config.get("compressor_settings"),
+        ),
     )
 
 
@@ -141,6 +152,7 @@ def cost(sitting: Sitting, exam: Any, how: Any) -> Prefill:
 
     What `eval` spares by reading an image once for its questions is not taken off.
     """
+    from vtc.cost import dropping as pruned
     from vtc.cost.llm import decode_flops, prefill_flops
     from vtc.cost.query import query_flops
     from vtc.evaluate.answering import LIKELIHOOD
@@ -156,8 +168,13 @@ def cost(sitting: Sitting, exam: Any, how: Any) -> Prefill:
     written = 1 if how.answer_by == LIKELIHOOD else exam.benchmark.max_new_tokens
     decode = prefill = 0.0
     for (text, visual), n_items in counts.items():
-        prefill += n_items * prefill_flops(llm, text + visual, attention="causal")
-        decode += n_items * decode_flops(llm, written, text + visual)
+        if sitting.dropping is None or not visual:
+            prefill += n_items * prefill_flops(llm, text + visual, attention="causal")
+            decode += n_items * decode_flops(llm, written, text + visual)
+        else:
+            own = sitting.dropping, text, visual // fed
+            prefill += n_items * pruned.prefill_flops(llm, *own, attention="causal")
+            decode += n_items * pruned.decode_flops(llm, own[0], written, *own[1:])
     if sitting.compressor.needs_query:
         # An image is compressed for each question about it; each distinct one is read once.
         n_images = sum(len(item.images) for item in exam.items)

@@ -21,7 +21,10 @@ def parts_of(
     tokens `repeats` times. Raises InputError for a model that is nowhere.
     """
     from vtc.catalog import encoders, llms
+    from vtc.compress.choices import refuse_pruning
     from vtc.cost.job import Parts
+
+    refuse_pruning([compressor], " and is not trained")
 
     vision, text = shape_of(encoders.shape, encoder), shape_of(llms.shape, llm)
     own = json.dumps(settings, sort_keys=True)

@@ -141,6 +141,13 @@ def check_cacheable(compressors: Iterable[str]) -> None:
         check(name)
 
 
+def check_trained(compressors: Iterable[str]) -> None:
+    """Raise InputError for a compressor that works inside a finished LLM, and is not trained."""
+    from vtc.compress.choices import refuse_pruning
+
+    refuse_pruning(compressors, " and is not trained")
+
+
 def check_features(folder: str | None) -> None:
     """Raise InputError for a folder of features that is not there, or not finished."""
     if folder is None or (Path(folder) / "manifest.json").is_file():

@@ -111,10 +111,11 @@ def _subject(setting: Setting, device: str, dtype: str) -> Subject:
         return _run(setting, device, kind)
     from vtc.catalog import encoders, llms
     from vtc.commands.parts import shape_of
-    from vtc.compress.choices import check_asked, check_name
+    from vtc.compress.choices import check_asked, check_name, refuse_pruning
     from vtc.model.shaped import random_model
 
     check_name(setting.compressor)
+    refuse_pruning([setting.compressor], ", which 'vtc profile' does not time")
     llm = shape_of(llms.shape, setting.subject)
     encoder = shape_of(encoders.shape, setting.encoder)
     tokens = setting.visual_tokens or _USUAL

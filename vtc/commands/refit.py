@@ -16,7 +16,8 @@ def refit_options(command: Callable) -> Callable:
         click.option(
             "--compressor",
             help="Compressor that needs no training, such as visionzip, in place of the one of "
-            "mlp runs; takes --visual-tokens. [default: the run's]",
+            "mlp runs; takes --visual-tokens (fastv and pyramiddrop: a layer, on average). "
+            "[default: the run's]",
         ),
         click.option(
             "--compressor-setting",
@@ -35,7 +36,7 @@ class Asked(NamedTuple):
     """What the flags say: a compressor, its V, and its settings."""
 
     compressor: str
-    visual_tokens: tuple[int, ...]
+    visual_tokens: tuple[int | None, ...]
     settings: dict[str, Any] | None
 
 
@@ -44,9 +45,13 @@ def folders_of(runs: Sequence[str], wanted: Asked | None) -> list[Path]:
     if wanted is None:
         return [Path(run) for run in runs]
 
-    from vtc.model.refit import Refit, refitted
+    from vtc import console
+    from vtc.model.refit import Refit, dropped, refitted
 
-    return click.get_current_context().with_resource(refitted(runs, Refit(*wanted)))
+    folders = click.get_current_context().with_resource(refitted(runs, Refit(*wanted)))
+    for sentence in dict.fromkeys(filter(None, map(dropped, folders))):
+        console.say(sentence)
+    return folders
 
 
 def asked(
@@ -64,12 +69,21 @@ def asked(
             raise InputError("--compressor-setting is of a --compressor; name it")
         return None
 
-    from vtc.compress.choices import check_training_free
+    from vtc.compress.choices import KNOWN, check_training_free
 
     check_training_free(compressor)
+    own = preflight.check_settings([compressor], given)
+    if KNOWN[compressor].schedule is not None and "average" in (own or {}):
+        raise InputError("--compressor-setting average is --visual-tokens; give that")
+    if KNOWN[compressor].schedule is not None and "ratio" in (own or {}):
+        if visual_tokens:
+            raise InputError(
+                "--visual-tokens and --compressor-setting ratio both say how many tokens stay; "
+                "give one"
+            )
+        return Asked(compressor, (None,), own)
     if not visual_tokens:
         raise InputError(f"--compressor {compressor} makes any number of tokens: say which with "
                          "--visual-tokens")  # fmt: skip
-    own = preflight.check_settings([compressor], given)
     many = (visual_tokens,) if isinstance(visual_tokens, int) else tuple(visual_tokens)
     return Asked(compressor, many, own)

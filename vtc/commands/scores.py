@@ -66,6 +66,8 @@ class Scoring(NamedTuple):
             names[1:1] = ["compressor_settings"]
         if any(row.get("visual_tokens_repeated") for row in rows):
             names.insert(names.index("visual_tokens") + 1, "visual_tokens_repeated")
+        if any(row.get("visual_tokens_mean") for row in rows):
+            names.insert(names.index("visual_tokens") + 1, "visual_tokens_mean")
         if not self.by:
             return [*names, "score", "stderr", "chance", "n_items"]
         points = ["points"] if any(row["points"] is not None for row in rows) else []

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from vtc.compress import pruning
 from vtc.errors import InputError
 
 Grid = tuple[int, int]
@@ -63,6 +64,8 @@ class Known:
     """What is known of a compressor before its class is loaded, which takes torch.
 
     `where` is module:class; the others are what the class says: its `supported`, and its flags.
+    `schedule` makes the schedule of one that drops tokens inside the LLM (`compress.pruning`), and
+    `ranked_by_next` says which layer chooses what stays.
     """
 
     where: str
@@ -73,6 +76,8 @@ class Known:
     needs_cls: bool = False
     training_free: bool = False
     merges: bool = False
+    schedule: Callable[..., pruning.Schedule] | None = None
+    ranked_by_next: bool = False
 
     @property
     def reads_more(self) -> bool:
@@ -104,6 +109,16 @@ KNOWN: dict[str, Known] = {
     ),
     "divprune": Known("vtc.compress.divprune:DivPrune", up_to_every_patch, training_free=True),
     "tome": Known("vtc.compress.tome:ToMe", up_to_every_patch, training_free=True, merges=True),
+    "fastv": Known(
+        "vtc.compress.fastv:FastV", every_patch, training_free=True, schedule=pruning.fastv
+    ),
+    "pyramiddrop": Known(
+        "vtc.compress.pyramiddrop:PyramidDrop",
+        every_patch,
+        training_free=True,
+        schedule=pruning.pyramiddrop,
+        ranked_by_next=True,
+    ),
 }
 """The registry: a line a compressor."""
 
@@ -124,6 +139,19 @@ def check_training_free(name: str) -> None:
             f"--compressor {name}: a finished run can be given {', '.join(training_free())}, which "
             "need no training; others are trained with train-projector"
         )
+
+
+def refuse_pruning(names: Iterable[str], what: str) -> None:
+    """Raise InputError for a compressor that drops tokens inside the LLM; `what` says why."""
+    for name in names:
+        check_name(name)
+        if KNOWN[name].schedule is not None:
+            before = ", ".join(other for other in training_free() if KNOWN[other].schedule is None)
+            raise InputError(
+                f"{name} drops visual tokens between the layers of the LLM{what}; give it to a "
+                f"finished mlp run with 'vtc eval --compressor {name}', or take one that works "
+                f"before the LLM, such as {before}"
+            )
 
 
 def listed(numbers: Sequence[int]) -> str:
@@ -165,7 +193,8 @@ def check_asked(names: Sequence[str], grid: Grid, asked: Iterable[int]) -> None:
     """Raise InputError for a V that one of the named compressors, or no compressor, can make."""
     for visual_tokens in asked:
         for name in names:
-            check_visual_tokens(name, grid, visual_tokens, KNOWN[name].supported(grid))
+            if KNOWN[name].schedule is None:  # Else the LLM's layers say.
+                check_visual_tokens(name, grid, visual_tokens, KNOWN[name].supported(grid))
         if not any(visual_tokens in known.supported(grid) for known in KNOWN.values()):
             rows, columns = grid
             raise InputError(

@@ -118,6 +118,9 @@ class Compressor(nn.Module, ABC):
     trained: ClassVar[bool] = True
     """Whether it must be trained; otherwise the projector of a finished mlp run serves as it is."""
 
+    prunes: ClassVar[bool] = False
+    """Whether the LLM drops visual tokens between its layers (`compress.inllm.InLlm`)."""
+
     patches_left: tuple[int, ...] = ()
     """Patches behind each layer of the encoder below its level, where it merges them there."""
 

@@ -7,6 +7,7 @@ import torch
 
 from vtc.catalog.shapes import EncoderShape, LlmShape
 from vtc.compress.choices import KNOWN, listed
+from vtc.compress.pruning import averages
 from vtc.compress.registry import build, find
 
 
@@ -18,12 +19,17 @@ def rows_of(
 ) -> list[dict[str, Any]]:
     """A row of the table COMPRESSORS for each compressor and each V that it supports.
 
-    Those that need a class token are left out for an encoder without one.
+    Those that need a class token are left out for an encoder without one. V of one that drops
+    tokens inside the LLM is the most that a layer has on average.
     """
     vision, text = encoder[1], llm[1]
     rows = []
     for name in names:
-        kind, supported = find(name), KNOWN[name].supported(vision.grid)
+        kind, schedule = find(name), KNOWN[name].schedule
+        if schedule is None:
+            supported = KNOWN[name].supported(vision.grid)
+        else:
+            supported = averages(schedule, text.n_layers, vision.n_patches)
         if kind.needs_cls and not vision.class_token:
             continue
         for number in (v for v in visual_tokens if v in supported):
@@ -34,7 +40,8 @@ def rows_of(
                     text_width=text.hidden_size,
                     depth=vision.n_layers,
                     grid=vision.grid,
-                    visual_tokens=number,
+                    visual_tokens=number if schedule is None else vision.n_patches,
+                    settings=None if schedule is None else {"average": number},
                 )
             rows.append(
                 {

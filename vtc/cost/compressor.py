@@ -56,6 +56,10 @@ def _mlp(s: Sizes) -> tuple[int, int]:
     return _two(s.vision, s.text), s.tokens * _two_flops(s.vision, s.text)
 
 
+def _every_patch(s: Sizes) -> tuple[int, int]:
+    return _two(s.vision, s.text), s.patches * _two_flops(s.vision, s.text)
+
+
 def _m3(s: Sizes) -> tuple[int, int]:
     flops = s.patches * 2 * s.vision * s.text + s.tokens * 2 * s.text**2
     return _two(s.vision, s.text), flops
@@ -182,4 +186,6 @@ _FORMULAS: dict[str, tuple[Callable[[Sizes], tuple[int, int]], bool]] = {
     "c-abstractor": (_c_abstractor, False),
     "ldpv2": (_ldpv2, False),
     "blind": (_blind, False),
+    "fastv": (_every_patch, False),
+    "pyramiddrop": (_every_patch, False),
 }

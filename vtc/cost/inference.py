@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from vtc.catalog.shapes import EncoderShape, LlmShape
+from vtc.cost import dropping as pruned
+from vtc.cost.dropping import Dropping
 from vtc.cost.encoder import encoder_flops
 from vtc.cost.llm import Attention, decode_flops, kv_bytes, prefill_flops
 from vtc.cost.memory import NF4_BYTES, encoder_bytes, overhead_bytes
@@ -41,13 +43,17 @@ class Service:
 
 
 class Compressing(NamedTuple):
-    """A compressor's costs of one image at each V: see `cost.compressor.InferenceCost`."""
+    """A compressor's costs of one image at each V: see `cost.compressor.InferenceCost`.
+
+    `dropping` are the LLM's stages, where that drops visual tokens: they count, whatever V is.
+    """
 
     n_params: Any
     flops: Any
     level: int | None = None
     levels: int = 1
     needs_query: bool = False
+    dropping: Dropping | None = None
 
 
 class Work(NamedTuple):
@@ -102,7 +108,7 @@ def work(
     Activations' traffic is left out: kernels keep it far below that of weights and cache.
     """
     s, new = service, prompt_tokens(visual_tokens, service)
-    element, weights = _KV_ELEMENT[s.kv], read_bytes(llm, s.weights)
+    weights = read_bytes(llm, s.weights)
     nothing = 0.0 * new
     seeing = Work(nothing, nothing)
     if encoder is not None:
@@ -112,18 +118,39 @@ def work(
     if compressor.needs_query and not s.question_known and s.text_tokens:
         flops = flops + query_flops(llm, s.text_tokens)
         moved = moved + read_bytes(llm, s.weights, head=False)
-    prefill = Work(
-        prefill_flops(llm, new, cached=s.cached_tokens, attention=s.attention),
-        weights + s.batch * kv_bytes(llm, s.cached_tokens + new, element),
-    )
     steps = max(s.generated_tokens - 1, 0)
-    # Both grow linearly with the context: all steps are as many of the middle one.
-    middle = s.cached_tokens + new + (steps + 1) / 2
-    decode = Work(
-        decode_flops(llm, s.generated_tokens, s.cached_tokens + new),
-        steps * (weights + s.batch * kv_bytes(llm, middle, element)),
+    prefilled, decoded = _llm_flops(llm, compressor, new, s)
+    prefill = Work(
+        prefilled,
+        weights + s.batch * _kv_bytes(llm, compressor, new, s.cached_tokens, s),
     )
+    # It grows linearly with the context: all steps are as many of the middle one.
+    more = s.cached_tokens + (steps + 1) / 2
+    decode = Work(decoded, steps * (weights + s.batch * _kv_bytes(llm, compressor, new, more, s)))
     return dict(zip(PHASES, (seeing, Work(flops, moved), prefill, decode), strict=True))
+
+
+def _llm_flops(llm: LlmShape, compressor: Compressing, new: Any, s: Service) -> tuple[Any, Any]:
+    """FLOPs of the prefill of `new` tokens, and of decoding behind it."""
+    cached, dropping = s.cached_tokens, compressor.dropping
+    if dropping is None:
+        return (
+            prefill_flops(llm, new, cached=cached, attention=s.attention),
+            decode_flops(llm, s.generated_tokens, cached + new),
+        )
+    text, images = s.text_tokens, s.images
+    return (
+        pruned.prefill_flops(llm, dropping, text, images, cached=cached, attention=s.attention),
+        pruned.decode_flops(llm, dropping, s.generated_tokens, text, images, cached=cached),
+    )
+
+
+def _kv_bytes(llm: LlmShape, compressor: Compressing, new: Any, more: float, s: Service) -> Any:
+    """Bytes of a row's cache: of `new` tokens, and of `more` without images."""
+    element = _KV_ELEMENT[s.kv]
+    if compressor.dropping is None:
+        return kv_bytes(llm, new + more, element)
+    return pruned.kv_bytes(llm, compressor.dropping, s.text_tokens + more, s.images, element)
 
 
 def prompt_tokens(visual_tokens: Any, service: Service) -> Any:
@@ -149,8 +176,11 @@ def memory(
     s, new = service, prompt_tokens(visual_tokens, service)
     seeing = _BF16 * encoder.n_params if encoder else 0
     weights = stored_bytes(llm, s.weights) + seeing + _BF16 * compressor.n_params + 0.0 * new
-    context = s.cached_tokens + new + max(s.generated_tokens - 1, 0)
-    kv = s.batch * kv_bytes(llm, context, _KV_ELEMENT[s.kv])
+    more = s.cached_tokens + max(s.generated_tokens - 1, 0)
+    kv = s.batch * _kv_bytes(llm, compressor, new, more, s)
+    if compressor.dropping is not None:
+        # The first layers have all tokens at once.
+        new = prompt_tokens(compressor.dropping.entering, s)
     d, f = llm.hidden_size, llm.intermediate_size
     queries, keys = llm.n_heads * llm.head_dim, llm.n_kv_heads * llm.head_dim
     token = _BF16 * (2 * d + max(3 * f, 3 * queries + 3 * keys))

@@ -20,6 +20,8 @@ SHARED = (
     "compressor_settings",
     "visual_tokens",
     "visual_tokens_repeated",
+    "visual_tokens_mean",
+    "visual_tokens_kept",
     "visual_tokens_trained",
     "encoder",
     "seed",

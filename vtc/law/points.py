@@ -92,7 +92,8 @@ def read_points(
     Without a `task` column all rows are one task, named by `tasks` or "all". Rows whose `note`
     begins with "suspect" are counted, or left out if `drop_suspect`. So are those of
     runs at V that they were not trained at (`visual_tokens_trained` is false), by `drop_untrained`.
-    Rows whose visual tokens are repeated are no points of a law and always left out.
+    Rows whose visual tokens are repeated, or dropped inside the LLM, are no points of a law and
+    always left out.
     Raises InputError naming the source, the row and the column.
     """
     _refuse_columns(rows, source)
@@ -110,7 +111,8 @@ def read_points(
             raise InputError(f"{source} has no rows of task '{task}'; it has {have}")
     found = []
     by_task = {
-        task: [pair for pair in own if not _is_repeated(pair[1])] for task, own in by_task.items()
+        task: [pair for pair in own if not (_is_repeated(pair[1]) or _is_pruned(pair[1]))]
+        for task, own in by_task.items()
     }
     if drop_untrained:
         by_task = {
@@ -214,15 +216,23 @@ def _is_repeated(row: Mapping[str, Any]) -> bool:
     return str(row.get("visual_tokens_repeated")) not in ("None", "", "nan", "1", "1.0")
 
 
+def _is_pruned(row: Mapping[str, Any]) -> bool:
+    """Whether the row's LLM had fewer visual tokens in its deeper layers."""
+    return str(row.get("visual_tokens_mean")) not in ("None", "", "nan")
+
+
 def without_repeated(rows: Sequence[Mapping[str, Any]]) -> str | None:
     """A sentence on the rows that no law has for a point; None without any."""
-    n_repeated = sum(map(_is_repeated, rows))
-    if not n_repeated:
-        return None
-    return (
-        f"{n_repeated} of {len(rows)} rows are left out: their visual tokens are repeated "
-        "(visual_tokens_repeated), which adds FLOPs and no information"
+    grounds = (
+        (_is_repeated, "repeated (visual_tokens_repeated), which adds FLOPs and no information"),
+        (_is_pruned, "dropped inside the LLM (visual_tokens_mean), whose layers have no one V"),
     )
+    said = [
+        f"{count} of {len(rows)} rows are left out: their visual tokens are {why}"
+        for of_kind, why in grounds
+        if (count := sum(map(of_kind, rows)))
+    ]
+    return "; ".join(said) or None
 
 
 def _mean_over_benchmarks(runs: Mapping[tuple, Mapping[str, Point]], source: str) -> list[Point]:

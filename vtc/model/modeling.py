@@ -24,6 +24,7 @@ from vtc.errors import VtcError
 from vtc.model.config import VtcConfig
 from vtc.model.four_bit import KEPT, is_four_bit, settle
 from vtc.model.head_loss import head_loss, is_worth_it
+from vtc.model.pruning import check_pruning, pruning
 from vtc.model.query import INPUTS, query_vectors
 from vtc.model.repeating import repeated
 from vtc.model.tower import attention_layer, encode_states, grid_of
@@ -50,6 +51,7 @@ def build_compressor(config: VtcConfig) -> Compressor:
         settings=config.compressor_settings,
     )
     check_class_token(config.compressor, config.vision_feature_select_strategy == "default")
+    check_pruning(compressor, config.text_config)
     return compressor
 
 
@@ -254,12 +256,14 @@ class VtcModel(VtcPreTrainedModel, LlavaModel):
         elif pixel_values is not None and (asked or self.compressor.needs_query):
             mm_encoder_outputs = {"image": self.get_image_features(pixel_values, **asked)}
             pixel_values = None
-        return super().forward(
-            input_ids=input_ids,  # type: ignore[arg-type]
-            pixel_values=pixel_values,
-            mm_encoder_outputs=mm_encoder_outputs,
-            **kwargs,
-        )
+        shows = pixel_values is not None or mm_encoder_outputs is not None
+        with pruning(self, input_ids, kwargs.get("attention_mask"), shows):
+            return super().forward(
+                input_ids=input_ids,  # type: ignore[arg-type]
+                pixel_values=pixel_values,
+                mm_encoder_outputs=mm_encoder_outputs,
+                **kwargs,
+            )
 
 
 class VtcForConditionalGeneration(VtcPreTrainedModel, LlavaForConditionalGeneration):

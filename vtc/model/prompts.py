@@ -135,7 +135,12 @@ def compressed(
 
 
 def _shares(model: VtcForConditionalGeneration) -> bool:
-    """Whether rows of this LLM's cache can be shared: all of its layers attend to everything."""
+    """Whether rows of this LLM's cache can be shared: all of its layers attend to everything.
+
+    Not where visual tokens are dropped in it by what each prompt looks at.
+    """
+    if model.compressor.prunes:
+        return False
     return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
 
 

@@ -1,6 +1,7 @@
 """Prompts that the LLM has read: their keys and values, from which any number of answers go on."""
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from vtc.model.modeling import VtcForConditionalGeneration
+from vtc.model.pruned_cache import PrunedLayer
 
 
 @dataclass
@@ -26,14 +28,14 @@ class Reading:
     @property
     def divides(self) -> bool:
         """Whether its rows may be taken apart: not where layers hold a window or a state."""
-        return all(type(layer) is DynamicLayer for layer in self.cache.layers)
+        return all(type(layer) in (DynamicLayer, PrunedLayer) for layer in self.cache.layers)
 
     def of(self, rows: Sequence[int]) -> "Reading":
         """Some rows, each as often as it is named, in a cache of their own."""
         index = torch.tensor(rows, device=self.mask.device)
         cache = DynamicCache()
-        for number, layer in enumerate(self.cache.layers):
-            cache.update(layer.keys[index], layer.values[index], number)  # type: ignore[index]
+        cache.layers = [copy(layer) for layer in self.cache.layers]
+        cache.batch_select_indices(index)
         return Reading(cache, self.mask[index], self.logits[index])
 
 

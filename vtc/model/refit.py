@@ -16,6 +16,7 @@ from vtc.compress.choices import (
     check_visual_tokens,
     training_free,
 )
+from vtc.compress.pruning import Schedule, schedule_of
 from vtc.compress.registry import settings_text
 from vtc.compress.serving import repeats_of
 from vtc.errors import InputError
@@ -25,10 +26,14 @@ _CONFIG, _PROCESSOR = "config.json", "processor_config.json"
 
 
 class Refit(NamedTuple):
-    """The compressor that runs are shown images with, in place of their own, and its V."""
+    """The compressor that runs are shown images with, in place of their own, and its V.
+
+    V of one that drops tokens inside the LLM is the most that a layer has on average; None where
+    its settings say how many stay.
+    """
 
     compressor: str
-    visual_tokens: tuple[int, ...]
+    visual_tokens: tuple[int | None, ...]
     settings: Mapping[str, Any] | None = None
 
 
@@ -49,7 +54,7 @@ def refitted(runs: Sequence[str | Path], refit: Refit | None) -> Iterator[list[P
         ]
 
 
-def refit_run(run: str | Path, place: Path, refit: Refit, visual_tokens: int) -> Path:
+def refit_run(run: str | Path, place: Path, refit: Refit, visual_tokens: int | None) -> Path:
     """Make a run folder below `place` whose weights are links to those of another run.
 
     It differs in compressor, V, and what follows from them; its run_id is the other's and names
@@ -59,8 +64,8 @@ def refit_run(run: str | Path, place: Path, refit: Refit, visual_tokens: int) ->
     folder = run_folder(run).resolve()
     manifest = read_manifest(folder)
     config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-    check_refit(run, manifest, config, refit.compressor, visual_tokens)
-    name = f"{refit.compressor}-v{visual_tokens}"
+    check_refit(run, manifest, config, refit, visual_tokens)
+    name = refit.compressor if visual_tokens is None else f"{refit.compressor}-v{visual_tokens}"
     made = place / f"{Path(run).name}+{name}"
     made.mkdir(parents=True)
     for file in folder.iterdir():
@@ -68,6 +73,15 @@ def refit_run(run: str | Path, place: Path, refit: Refit, visual_tokens: int) ->
             (made / file.name).symlink_to(file)
     level = {k: v for k, v in (config.get("compressor_settings") or {}).items() if k == "level"}
     settings = {**level, **(refit.settings or {})}
+    said = _said(refit.compressor, settings)
+    dropping_keys = ("visual_tokens_mean", "visual_tokens_kept")
+    dropping: dict[str, Any] = {}
+    if KNOWN[refit.compressor].schedule is not None:
+        settings |= {} if visual_tokens is None else {"average": visual_tokens}
+        schedule = schedule_on(manifest, config, refit.compressor, settings)
+        dropping = dict(zip(dropping_keys, (schedule.mean, schedule.kept), strict=True))
+        visual_tokens = schedule.n_tokens
+    assert visual_tokens is not None
     fed = visual_tokens * repeats_of(manifest)
     config |= {
         "compressor": refit.compressor,
@@ -80,10 +94,11 @@ def refit_run(run: str | Path, place: Path, refit: Refit, visual_tokens: int) ->
         processor = json.loads((folder / _PROCESSOR).read_text(encoding="utf-8"))
         _write(made / _PROCESSOR, {**processor, "visual_tokens": fed})
     about = {
-        **manifest,
-        "run_id": f"{manifest['run_id']}+{name}{_said(refit.compressor, settings)}",
+        **{k: v for k, v in manifest.items() if k not in dropping_keys},
+        "run_id": f"{manifest['run_id']}+{name}{said}",
         "compressor": refit.compressor,
         "visual_tokens": visual_tokens,
+        **dropping,
         "shapes": {k: v for k, v in manifest.get("shapes", {}).items() if k != "levels"},
         "trained_visual_tokens": manifest.get("trained_visual_tokens")
         or [manifest["visual_tokens"]],
@@ -99,10 +114,11 @@ def check_refit(
     run: str | Path,
     manifest: Mapping[str, Any],
     config: Mapping[str, Any],
-    compressor: str,
-    visual_tokens: int,
+    refit: Refit,
+    visual_tokens: int | None,
 ) -> None:
     """Raise InputError, naming the run, where a compressor cannot take the place of its own."""
+    compressor = refit.compressor
     check_training_free(compressor)
     own = manifest["compressor"]
     if own not in ("mlp", *training_free()):
@@ -113,9 +129,47 @@ def check_refit(
     try:
         check_class_token(compressor, config.get("vision_feature_select_strategy") != "full")
         grid: Grid = tuple(manifest["shapes"]["grid"])
-        check_visual_tokens(compressor, grid, visual_tokens, KNOWN[compressor].supported(grid))
+        if KNOWN[compressor].schedule is not None:
+            if repeats_of(manifest) > 1:
+                raise InputError(
+                    f"it feeds its visual tokens {repeats_of(manifest)} times, and {compressor} "
+                    "drops tokens that are there once; take another run"
+                )
+            asked = {} if visual_tokens is None else {"average": visual_tokens}
+            schedule_on(manifest, config, compressor, {**(refit.settings or {}), **asked})
+        else:
+            assert visual_tokens is not None
+            check_visual_tokens(compressor, grid, visual_tokens, KNOWN[compressor].supported(grid))
     except InputError as error:
         raise InputError(f"run {run}: {error}") from None
+
+
+def schedule_on(
+    manifest: Mapping[str, Any],
+    config: Mapping[str, Any],
+    compressor: str,
+    settings: Mapping[str, Any],
+) -> Schedule:
+    """The visual tokens in each layer of a run's LLM, of a compressor that drops some there.
+
+    Raises InputError for what the LLM or the settings do not allow.
+    """
+    make = KNOWN[compressor].schedule
+    assert make is not None
+    rows, columns = manifest["shapes"]["grid"]
+    return schedule_of(make, config["text_config"]["num_hidden_layers"], rows * columns, settings)
+
+
+def dropped(folder: Path) -> str | None:
+    """What a refitted run's LLM drops, in words; None where all that enter stay."""
+    manifest = read_manifest(folder)
+    if manifest.get("visual_tokens_mean") is None:
+        return None
+    return (
+        f"{manifest['compressor']}: of an image {manifest['visual_tokens']} visual tokens enter "
+        f"the LLM, {manifest['visual_tokens_kept']} reach its last layer; "
+        f"{manifest['visual_tokens_mean']:.4g} a layer on average"
+    )
 
 
 def _said(compressor: str, settings: Mapping[str, Any]) -> str:

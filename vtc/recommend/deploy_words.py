@@ -9,7 +9,7 @@ from vtc.recommend.units import gigabytes, say, seconds, setting
 def explain(q: Deployment, advice: Advice) -> list[str]:
     """The answer on each device and its grounds."""
     rows = advice.rows
-    lines = [*words.law_sentences(q.law), setting(rows[0])]
+    lines = [*words.law_sentences(q.law), setting(rows[0]), *_dropped(q)]
     if len(q.devices) == 1:
         view = advice.views[0]
         lines += [_choice(q, view), *_split(q, advice, view)]
@@ -22,6 +22,18 @@ def explain(q: Deployment, advice: Advice) -> list[str]:
         *words.extrapolations(q.law, rows),
         *words.doubts(q.law, q.models),
         *_model_of_time(q, advice),
+    ]
+
+
+def _dropped(q: Deployment) -> list[str]:
+    """What V counts where the LLM drops visual tokens between its layers."""
+    dropping = q.compressor_of(q.shaped[0][1], q.visual_tokens).dropping
+    if dropping is None:
+        return []
+    return [
+        f"V is what a layer has of an image's visual tokens, on average: all "
+        f"{float(dropping.entering[0]):.0f} enter the LLM, between whose layers {q.compressor} "
+        "drops some. The law was fitted to tokens that enter."
     ]
 
 

@@ -14,8 +14,8 @@ from vtc.cost.roofline import Machine, spent
 from vtc.recommend.measured import Measured
 
 Array = NDArray[Any]
-CompressorOf = Callable[[int, Sequence[int]], Compressing]
-"""A compressor's costs for an LLM's width at several V."""
+CompressorOf = Callable[[LlmShape, Sequence[int]], Compressing]
+"""A compressor's costs for an LLM at several V."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def static_costs(
     v = np.asarray(visual_tokens, dtype=float)
     works, held = [], []
     for _, shape in models:
-        compressing = compressor_of(shape.hidden_size, visual_tokens)
+        compressing = compressor_of(shape, visual_tokens)
         works.append(work(shape, encoder, compressing, v, service))
         held.append(memory(shape, encoder, compressing, v, service))
     flops = np.array([[parts[phase].flops for parts in works] for phase in PHASES])

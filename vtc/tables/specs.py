@@ -33,6 +33,21 @@ _BACKBONE = (
         nullable=True,
     ),
     Column(
+        "visual_tokens_mean",
+        "float",
+        "visual tokens of an image in a layer of the LLM, and in its KV cache, the mean over "
+        "layers, where some are dropped there; empty: as many as enter",
+        "tokens",
+        nullable=True,
+    ),
+    Column(
+        "visual_tokens_kept",
+        "int",
+        "those left in the last layer, and in its KV cache; empty: as many as enter",
+        "tokens",
+        nullable=True,
+    ),
+    Column(
         "visual_tokens_trained",
         "bool",
         "the run was trained at this V; false: an elastic one outside its set, or one given a "

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vtc.compress.choices import KNOWN
 from vtc.errors import InputError
 
 OLDEST = (0, 32)
@@ -71,6 +72,16 @@ def check_wishes(answer_by: str, four_bit: bool) -> None:
     if four_bit:
         raise InputError(
             "--engine vllm has the LLM's floating weights alone; --load-4bit works without --engine"
+        )
+
+
+def refuse_pruning(manifest: Mapping[str, Any], folder: Path) -> None:
+    """Raise InputError for a run whose LLM drops visual tokens between its layers."""
+    known = KNOWN.get(manifest["compressor"])
+    if known is not None and known.schedule is not None:
+        raise InputError(
+            f"run {folder}: vLLM's layers cannot drop visual tokens, as {manifest['compressor']} "
+            "does; leave --engine vllm out"
         )
 
 
