@@ -102,7 +102,11 @@ def _data(laws: Sequence[Row], table: Sequence[Row], settings: Mapping[str, Any]
     held = f"; held out of the fit: {settings['holdout']}" if settings["holdout"] else ""
     return [
         ("Checkpoints", None),
-        ("Points", f"{sum(law['n_points'] for law in laws)} in {len(laws)} laws; {left_out}{held}"),
+        (
+            "Points",
+            f"{sum(law['n_points'] for law in laws)} in {len(laws)} "
+            f"law{'s' * (len(laws) != 1)}; {left_out}{held}",
+        ),
         (
             "Metrics and data sets",
             benchmarks and f"{benchmarks}; metrics: {_distinct(table, 'metric') or ABSENT}",

@@ -43,8 +43,8 @@ class Extras:
         if len(set(named)) < len(named):
             raise InputError("-o, --profile and --report name the same file; give each its own")
 
-    def write(self, request: Request, material: Material, laws: Sequence[Fitted]) -> None:
-        """Write them, whole or not at all."""
+    def write(self, request: Request, material: Material, laws: Sequence[Fitted]) -> list[str]:
+        """Write them, whole or not at all, and say what was written."""
         made = footer(settings=request.settings(), inputs=list(request.inputs), seed=request.seed)
         if self.profile is not None:
             from vtc.law.profiles import profile_rows
@@ -53,6 +53,8 @@ class Extras:
             write_rows(rows, specs.PROFILE, self.profile, force=self.force, footer=made)
         if self.report is not None:
             self._write_report(request, material, laws, made)
+        names = [name for name in (self.profile, *self._pages()) if name is not None]
+        return [f"wrote {name}" for name in names]
 
     def _pages(self) -> tuple[str, ...]:
         if self.report is None:
