@@ -175,6 +175,16 @@ def test_hours_of_a_recipe_are_those_of_estimate():
     assert f"exact FLOPs of {RECIPE}" in words
 
 
+def test_a_recipe_leaves_out_what_its_gpu_does_not_hold():
+    recipe = ("--recipe", RECIPE, "--gpu", "rtx4090", "--tokens", "1")
+    found, words = plan(*recipe, "--sizes", "0.5b,7b", "--each")
+    assert [row["llm"] for row in found] == ["Qwen1.5-0.5B"]
+    assert "not one row fits a rtx4090 as the recipe trains them: Qwen1.5-7B (1 run)" in words
+    with pytest.raises(VtcError, match=r"not one row of Qwen1\.5-7B fits") as raised:
+        plan(*recipe, "--sizes", "7b")
+    assert raised.value.exit_code == 3
+
+
 def test_hours_follow_a_run_that_was_timed():
     plain, _ = plan("--each", "--sizes", "0.5b", "--budget-gpu-hours", "50")
     timed, words = plan("--each", "--sizes", "0.5b", "--budget-gpu-hours", "50",

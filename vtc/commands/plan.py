@@ -91,8 +91,8 @@ class _Pair(click.ParamType):
 @click.option(
     "--recipe",
     type=click.Path(),
-    help="Recipe whose trainings are meant: exact FLOPs, data and method as `vtc estimate` has "
-    "them; LLM, compressor and V are the candidates'.",
+    help="Recipe whose trainings are meant: exact FLOPs, data, method and memory as `vtc estimate` "
+    "has them; LLM, compressor and V are the candidates'.",
 )
 @click.option(
     "--encoder",

@@ -1,11 +1,19 @@
 """What the runs of a plan take: GPU-hours by N alone, or by a recipe's exact FLOPs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 Flags = Mapping[str, Any]
 _HOUR = 3600.0
+
+
+class Takes(NamedTuple):
+    """FLOPs and GPU-hours of a run; `fits`: of a recipe, one row at a time fits the GPU."""
+
+    flops: float
+    hours: float
+    fits: bool = True
 
 
 class Hours:
@@ -40,17 +48,27 @@ class Hours:
                 f"--calibrate {text}: write LLM:V=HOURS of a run that you timed, as in 7b:576=108"
             )
         found, self._scale = sized(llm, points, "--calibrate"), 1.0
-        self._scale = hours / self.of(found, v, None)[1]
+        self._scale = hours / self.of(found, v, None).hours
 
-    def of(self, llm: Any, visual_tokens: int, compressor: str | None) -> tuple[float, float]:
-        """FLOPs and GPU-hours of the training of an LLM at V."""
+    def of(self, llm: Any, visual_tokens: int, compressor: str | None) -> "Takes":
+        """What the training of an LLM at V takes."""
+        fits = True
         if self._stages is None:
             flops = self._study.flops(llm.nominal, visual_tokens)
         else:
-            flops = sum(
-                _recipe_flops(stage, llm, visual_tokens, compressor) for stage in self._stages
-            )
-        return flops, self._scale * flops / (self._gpu.bf16_flops * self._mfu) / _HOUR
+            from vtc.cost import job as costs
+
+            jobs = _jobs(self._stages, llm, visual_tokens, compressor)
+            flops = sum(costs.flops(job)[0] for job in jobs)
+            # With a row at a time; a larger micro-batch is the recipe's own matter.
+            fits = all(costs.memory(job, 1).peak <= self._gpu.usable_bytes for job in jobs)
+        hours = self._scale * flops / (self._gpu.bf16_flops * self._mfu) / _HOUR
+        return Takes(flops, hours, fits)
+
+    @property
+    def gpu(self) -> str:
+        """The GPU's name."""
+        return self._gpu.gpu
 
     @property
     def words(self) -> str:
@@ -90,23 +108,36 @@ def _study(flags: Flags) -> Any:
 
 
 def _stages(recipe: str) -> list[Any]:
-    """The stages of a recipe, each once: LLM, compressor and V are the candidate's."""
+    """The stages of a recipe, for each of its LLMs: LLM, compressor and V are the candidate's."""
     from vtc.cost.recipe import read_recipes
     from vtc.errors import InputError
 
-    found: dict[str, Any] = {}
-    for stage in read_recipes([recipe]):
-        if stage.turns is not None:
-            raise InputError(
-                f"--recipe {recipe} trains several V at once; plan needs one that trains a V a run"
-            )
-        found.setdefault(stage.command, stage)
-    return list(found.values())
+    found = read_recipes([recipe])
+    if any(stage.turns is not None for stage in found):
+        raise InputError(
+            f"--recipe {recipe} trains several V at once; plan needs one that trains a V a run"
+        )
+    return found
 
 
-def _recipe_flops(stage: Any, llm: Any, visual_tokens: int, compressor: str | None) -> float:
+def _of_llm(stages: Sequence[Any], source: str) -> list[Any]:
+    """A stage of each command: the recipe's for that LLM if it has one, else its first."""
+    from vtc.catalog import llms
+
+    known = llms.find(source)
+    commands = dict.fromkeys(stage.command for stage in stages)
+    return [
+        next(
+            (one for one in own if known is not None and llms.find(one.llm) is known),
+            own[0],
+        )
+        for own in ([stage for stage in stages if stage.command == name] for name in commands)
+    ]
+
+
+def _jobs(stages: Sequence[Any], llm: Any, visual_tokens: int, compressor: str | None) -> list[Any]:
+    """The trainings of a recipe, with another LLM, compressor and V in them."""
     from vtc.commands.estimate import jobs_of
-    from vtc.cost.job import flops
     from vtc.errors import InputError
 
     if llm.source is None:
@@ -114,13 +145,9 @@ def _recipe_flops(stage: Any, llm: Any, visual_tokens: int, compressor: str | No
             f"--recipe reckons with the LLM's shape, and {llm.name} is a size alone: name an LLM "
             "of the catalog or a folder, or leave out --recipe"
         )
-    [job] = jobs_of(
-        replace(
-            stage,
-            llm=llm.source,
-            compressors=(compressor or stage.compressors[0],),
-            visual_tokens=(visual_tokens,),
-            n_seeds=1,
-        )
-    )
-    return flops(job)[0]
+    jobs = []
+    for stage in _of_llm(stages, llm.source):
+        own = {"compressors": (compressor or stage.compressors[0],)}
+        own |= {"visual_tokens": (visual_tokens,)}
+        jobs += jobs_of(replace(stage, llm=llm.source, n_seeds=1, **own))
+    return jobs

@@ -163,11 +163,14 @@ def candidates_of(flags: Flags, points: Any, hours: Any) -> list[Any]:
     _check_names(points, wanted)
     own = _own_compressors(points, [one.compressor for one in wanted])
     _check_tokens(flags, wanted)
-    found = []
+    found, left_out = [], []
     for one in wanted:
         flops, reckoned = None, one.hours
         if reckoned is None:
-            flops, reckoned = hours.of(one.llm, one.visual_tokens, one.compressor)
+            flops, reckoned, fits = hours.of(one.llm, one.visual_tokens, one.compressor)
+            if not fits:
+                left_out.append(one.llm.name)
+                continue
         found.append(
             Candidate(
                 one.llm.name,
@@ -181,7 +184,27 @@ def candidates_of(flags: Flags, points: Any, hours: Any) -> list[Any]:
                 (one.llm.other or "", "" if one.compressor in own else str(one.compressor)),
             )
         )
+    _say_left_out(left_out, len(found), hours.gpu)
     return found
+
+
+def _say_left_out(names: Sequence[str], n_left: int, gpu: str) -> None:
+    """Name the LLMs whose trainings a GPU's memory does not hold; refuse if none is left."""
+    from vtc import console
+    from vtc.errors import NoAnswerError
+
+    if not names:
+        return
+    which = ", ".join(dict.fromkeys(names))
+    if not n_left:
+        raise NoAnswerError(
+            f"not one row of {which} fits a {gpu} as the recipe trains them; name a larger --gpu, "
+            "smaller LLMs, or a recipe with lora or qlora"
+        )
+    console.say(
+        f"Left out, since not one row fits a {gpu} as the recipe trains them: {which} "
+        f"({len(names)} run{'s' * (len(names) != 1)})."
+    )
 
 
 def _product(flags: Flags, points: Any) -> list[Any]:
