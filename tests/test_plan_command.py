@@ -106,6 +106,8 @@ def test_tables_of_runs_that_are_none(tmp_path, rows, message):
             2,
             "with tokenpacker; choose from 1, 4",
         ),
+        (["--compressors", "fastv"], 2, "fastv drops tokens inside the LLM"),
+        (["--compressors", "divprune"], 2, "divprune needs no training"),
         (["--compressors", "avgpol"], 2, "no compressor is named 'avgpol'"),
         ([str(PUBLISHED), str(PUBLISHED)], 2, "is given twice"),
         (["--sizes", "4b", "--candidates", "runs.csv"], 2, "--candidates and --sizes exclude"),

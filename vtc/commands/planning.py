@@ -240,12 +240,25 @@ def _own_compressors(points: Any, named: Sequence[str | None]) -> set[str | None
 
 
 def _check_names(points: Any, wanted: Sequence[Any]) -> None:
-    """Refuse a compressor that neither the points nor the program knows."""
-    from vtc.compress.choices import check_name
+    """Refuse a compressor that nobody knows, or whose runs are no points or no trainings."""
+    from vtc.compress.choices import KNOWN, check_name
+    from vtc.errors import InputError
 
-    for name in dict.fromkeys(one.compressor for one in wanted):
-        if name is not None and name not in points.compressors:
-            check_name(name)
+    for one in wanted:
+        name = one.compressor
+        if name is None or (name in points.compressors and name not in KNOWN):
+            continue
+        check_name(name)
+        if KNOWN[name].schedule is not None:
+            raise InputError(
+                f"{name} drops tokens inside the LLM, so its runs have no one V and are no points "
+                "of a law"
+            )
+        if KNOWN[name].training_free and one.hours is None:
+            raise InputError(
+                f"{name} needs no training, so a run of it is an evaluation alone; state what that "
+                "takes, in a column gpu_hours of --candidates"
+            )
 
 
 def _check_tokens(flags: Flags, wanted: Sequence[Any]) -> None:
