@@ -33,8 +33,8 @@ from vtc.commands.refit import asked, folders_of, refit_options
 @click.option("--device", help="Device, such as cpu or cuda. [default: cuda where there is one]")
 @options.config
 def ask(
-    run, images, question, max_new_tokens, compressor, compressor_settings, visual_tokens, dtype,
-    load_4bit, device,
+    run, images, question, max_new_tokens, compressor, compressor_settings, reference_behaviour,
+    visual_tokens, dtype, load_4bit, device,
 ) -> None:  # fmt: skip
     """Let a finished RUN answer one QUESTION about images, or about none.
 
@@ -56,7 +56,7 @@ def ask(
     from vtc.data.images import ImageFault, open_image
     from vtc.errors import InputError
 
-    wanted = asked(compressor, compressor_settings, visual_tokens)
+    wanted = asked(compressor, compressor_settings, visual_tokens, reference_behaviour)
     preflight.check_run(run)
     if visual_tokens and wanted is None:
         preflight.check_served(run, [visual_tokens])

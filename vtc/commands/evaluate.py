@@ -113,7 +113,7 @@ def evaluate(
     max_new_tokens, answer_by, batch_size, dtype, load_4bit, device, workers, engine,
     vllm_python, resume, dry_run,
     compat, incomplete, by, average, sets, out, fmt, force, compressor, compressor_settings,
-    visual_tokens, repeat_visual_tokens,
+    reference_behaviour, visual_tokens, repeat_visual_tokens,
 ) -> None:  # fmt: skip
     """Let finished RUNS answer benchmarks; write one row an answer, and the scores.
 
@@ -149,7 +149,7 @@ def evaluate(
             if force
             else "--resume goes on with an output that was stopped; name it with -o"
         )
-    refit = asked(compressor, compressor_settings, visual_tokens)
+    refit = asked(compressor, compressor_settings, visual_tokens, reference_behaviour)
     # Refitted runs have a folder for each V, so that theirs is their own.
     turns = () if refit or not visual_tokens else visual_tokens
     vllm = preflight.check_engine(engine, vllm_python, answer_by, load_4bit)

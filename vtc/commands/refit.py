@@ -11,7 +11,7 @@ from vtc.errors import InputError
 
 
 def refit_options(command: Callable) -> Callable:
-    """Add `--compressor` and `--compressor-setting` to a command that asks finished runs."""
+    """Add `--compressor`, its settings and how it behaves to a command that asks finished runs."""
     added = (
         click.option(
             "--compressor",
@@ -25,6 +25,11 @@ def refit_options(command: Callable) -> Callable:
             type=options.Setting(),
             multiple=True,
             help="A setting of --compressor, such as contextual=4 (docs/compressors.md).",
+        ),
+        click.option(
+            "--reference-behaviour",
+            is_flag=True,
+            help="Have --compressor do as its released code does, where vtc does not.",
         ),
     )
     for option in reversed(added):
@@ -58,12 +63,20 @@ def asked(
     compressor: str | None,
     settings: Iterable[tuple[str, Any]],
     visual_tokens: Sequence[int] | int | None,
+    reference_behaviour: bool = False,
 ) -> Asked | None:
     """What the flags say, checked without torch where they have no settings; None without any.
 
     Raises InputError for a compressor that must be trained, settings without one, and no V.
     """
     given = list(settings)
+    if reference_behaviour:
+        if compressor is None:
+            raise InputError(
+                "--reference-behaviour is of a --compressor; name it. A run's own compressor does "
+                "as its settings say, with which it was trained"
+            )
+        given.append(("reference_behaviour", True))
     if compressor is None:
         if given:
             raise InputError("--compressor-setting is of a --compressor; name it")
