@@ -106,6 +106,7 @@ def test_tables_of_runs_that_are_none(tmp_path, rows, message):
             2,
             "with tokenpacker; choose from 1, 4",
         ),
+        (["--goal", "vstar", "--q", "0"], 2, "without text V* is 0"),
         (["--compressors", "fastv"], 2, "fastv drops tokens inside the LLM"),
         (["--compressors", "divprune"], 2, "divprune needs no training"),
         (["--compressors", "avgpol"], 2, "no compressor is named 'avgpol'"),

@@ -163,6 +163,7 @@ def plan(tables, law, goal, forms, hours, each, stop_regret, out, fmt, force, **
     planning.check_piped(tables, law, flags["candidates"])
     goal = design_goals.parse_goal(goal)
     forms = design_forms.parse_forms(forms)
+    planning.check_goal(goal, flags["text_tokens"])
     tables = planning.tables_of(tables, law)
     costs = plan_hours.Hours(flags)
     basis = planning.basis_of(tables, law, flags)

@@ -53,6 +53,16 @@ def basis_of(tables: Sequence[str], law: str | None, flags: Flags) -> Basis:
     return Basis(points, estimate(points, settings))
 
 
+def check_goal(goal: Any, text_tokens: float) -> None:
+    """Raise InputError for V* without text, which is 0 whatever alpha/beta is."""
+    from vtc.errors import InputError
+
+    if goal.kind == "vstar" and not text_tokens:
+        raise InputError(
+            "--goal vstar with --q 0: without text V* is 0 whatever alpha/beta; take --goal ratio"
+        )
+
+
 def check_piped(tables: Sequence[str], law: str | None, candidates: str | None) -> None:
     """Raise InputError if two tables are asked of stdin."""
     from vtc.errors import InputError
