@@ -48,6 +48,15 @@ def test_it_states_what_is_known_of_llava():
     assert {name for (name, _), row in found.items() if row["fuses_text"]} == {"llava-mini"}
 
 
+def test_the_encoder_is_cheaper_where_patches_merge_in_it():
+    found = rows("tome", "avgpool", "resampler", *LLAVA, "--visual-tokens", "16,576")
+    encoder = {(row["compressor"], row["visual_tokens"]): row["flops_encoder"] for row in found}
+    assert (
+        encoder["avgpool", 576] == encoder["tome", 576] == encoder["resampler", 16] == 366033858560
+    )
+    assert encoder["tome", 16] == pytest.approx(177e9, rel=2e-3)
+
+
 def test_another_encoder_and_llm(tiny_world):
     [row] = rows(
         "avgpool", "--encoder", str(tiny_world.siglip), "--llm", str(tiny_world.qwen),

@@ -17,6 +17,7 @@ from vtc.commands import deploying
 from vtc.commands.recommend import recommend
 from vtc.console import format_cell
 from vtc.cost.compressor import _FORMULAS, stated
+from vtc.cost.encoder import encoder_flops
 from vtc.cost.inference import Compressing, Service, memory, work
 from vtc.cost.llm import prefill_flops
 from vtc.cost.query import query_flops
@@ -189,6 +190,27 @@ def test_quecc_pays_for_questions_that_it_does_not_know():
     own = stated("quecc", CLIP, 4096, 1).flops
     assert spent("quecc:query-cached") == own
     assert spent("quecc") == own + query_flops(llms.shape("Vicuna-7B-v1.5"), 20)
+
+
+def test_tome_pays_less_for_the_encoder():
+    """What its class says is left behind each layer, at every V."""
+    from vtc.compress.statement import statement
+
+    line = "--flops 9e12 --llm Qwen1.5-0.5B --visual-tokens 16,144,576 --images 2 --compressor"
+    rows = {row["visual_tokens"]: row for row in answered(f"{line} tome")[0]}
+    plain = answered(f"{line} resampler")[0][0]
+    for v in (16, 144, 576):
+        said = statement("tome", vision_width=1024, text_width=1024, depth=24, grid=CLIP.grid,
+                         visual_tokens=v)  # fmt: skip
+        assert rows[v]["flops_encoder"] == 2 * encoder_flops(CLIP, 23, said.patches_left)
+        assert rows[v]["flops_compressor"] == 2 * said.flops
+    assert rows[16]["flops_encoder"] < 0.5 * rows[576]["flops_encoder"]
+    assert rows[576]["flops_encoder"] == plain["flops_encoder"]
+
+
+def test_all_gpus_are_several():
+    rows = answered("--gpu all --latency 100ms")[0]
+    assert {row["rank"] for row in rows} == {1}
 
 
 def test_a_compressor_without_a_formula_is_asked_itself(monkeypatch):

@@ -63,13 +63,18 @@ def compressors(names, encoder, llm, visual_tokens, out, fmt, force) -> None:
                 schedule_of(schedule, text.n_layers, vision.n_patches, {"average": number})
     asked = visual_tokens or sorted({1, 4, 16, 36, 64, 144, 576, vision.n_patches})
 
-    from vtc.compress.listing import rows_of
+    from functools import partial
 
-    rows = rows_of(names or KNOWN, (encoder, vision), (llm, text), asked)
+    from vtc.compress.listing import rows_of
+    from vtc.cost.encoder import encoder_flops
+
+    models = (encoder, vision), (llm, text)
+    rows = rows_of(names or KNOWN, *models, asked, partial(encoder_flops, vision))
     if chosen == "table" and out == "-":
         shown = [v for v in asked if any(row["visual_tokens"] == v for row in rows)]
         columns = ["compressor", "supported", "n_params"]
         headings = {f"{v}": f"GFLOP at {v}" for v in shown}
+        headings["flops_encoder"] = "encoder's GFLOP"
         last = ["levels", "needs", "trained", "elastic", "source"]
         console.print_table(_a_line_each(rows), [*columns, *headings, *last], headings)
     else:
@@ -80,14 +85,17 @@ def _a_line_each(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of each compressor as one line, its FLOPs under the number of tokens."""
     lines: dict[str, dict[str, Any]] = {}
     for row in rows:
-        line = lines.setdefault(row["compressor"], {**row, "n_params": []})
+        line = lines.setdefault(row["compressor"], {**row, "n_params": [], "flops_encoder": []})
         line["n_params"].append(row["n_params"])
+        line["flops_encoder"].append(row["flops_encoder"])
         line[str(row["visual_tokens"])] = row["flops"] / 1e9
     for line in lines.values():
         choices = line["supported"].split(", ")
         if len(choices) > _SHOWN:
             line["supported"] = ", ".join([*choices[:3], "...", choices[-1]])
         line["n_params"] = _range(min(line["n_params"]), max(line["n_params"]))
+        ends = (min(line["flops_encoder"]), max(line["flops_encoder"]))
+        line["flops_encoder"] = " to ".join(dict.fromkeys(f"{end / 1e9:.3g}" for end in ends))
         needs = [what for what in ("query", "cls") if line[f"needs_{what}"]]
         line["needs"] = ", ".join(needs) or None
     return list(lines.values())

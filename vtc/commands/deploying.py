@@ -84,6 +84,7 @@ def deployment(flags: Mapping[str, Any], mix: Any, models: Sequence[Any]) -> Any
         measured = read_costs(
             flags["costs"], service, encoder or None, compressor, bool(flags["gpu"])
         )
+    devices = _devices(flags, objective)
     return Deployment(
         law=mix,
         models=models,
@@ -91,13 +92,13 @@ def deployment(flags: Mapping[str, Any], mix: Any, models: Sequence[Any]) -> Any
         service=service,
         limits=limits,
         objective=objective,
-        devices=_devices(flags, objective),
+        devices=devices,
         encoder=encoder,
         encoder_shape=shape,
         compressor="" if compressor == "none" else compressor,
         compressor_of=_compressor_of(compressor, shape),
         measured=measured,
-        top=flags["top"] or (5 if len(flags["gpu"] or ()) < 2 else 1),
+        top=flags["top"] or (5 if len(devices) < 2 else 1),
     )
 
 
@@ -197,7 +198,10 @@ def _compressor_of(name: str, shape: Any) -> Any:
     import numpy as np
 
     from vtc.commands.dropping import dropping_of
+    from vtc.compress.choices import KNOWN
+    from vtc.compress.schedule import patches_left
     from vtc.cost.compressor import stated
+    from vtc.cost.encoder import encoder_flops
     from vtc.cost.inference import Compressing
 
     if name == "none" or shape is None:
@@ -208,7 +212,12 @@ def _compressor_of(name: str, shape: Any) -> Any:
     def of(width: int, tokens: tuple[int, ...]) -> Compressing:
         found = [stated(name, shape, width, v) or _asked(name, shape, width, v) for v in tokens]
         n_params, flops = (np.array([one[at] for one in found], dtype=float) for at in (0, 1))
-        return Compressing(n_params, flops, found[0].level, found[0].levels, found[0].needs_query)
+        level, merged = found[0].level, None
+        if KNOWN[name].merges:
+            left = [patches_left(shape.n_patches, v, level) for v in tokens]
+            merged = np.array([float(encoder_flops(shape, level, one)) for one in left])
+        cost = Compressing(n_params, flops, level, found[0].levels, found[0].needs_query)
+        return cost._replace(encoder=merged)
 
     def at(llm: Any, tokens: Sequence[int]) -> Compressing:
         cost = of(llm.hidden_size, tuple(tokens))

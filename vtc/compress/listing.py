@@ -1,6 +1,6 @@
 """Rows about the compressors: what each makes of an encoder for an LLM, and at what cost."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,11 +16,13 @@ def rows_of(
     encoder: tuple[str, EncoderShape],
     llm: tuple[str, LlmShape],
     visual_tokens: Sequence[int],
+    encoder_flops: Callable[[int, Sequence[int]], float],
 ) -> list[dict[str, Any]]:
     """A row of the table COMPRESSORS for each compressor and each V that it supports.
 
     Those that need a class token are left out for an encoder without one. V of one that drops
-    tokens inside the LLM is the most that a layer has on average.
+    tokens inside the LLM is the most that a layer has on average. `encoder_flops` are those of
+    the encoder up to a hidden state, with so many patches left behind each layer, if they merge.
     """
     vision, text = encoder[1], llm[1]
     rows = []
@@ -43,6 +45,7 @@ def rows_of(
                     visual_tokens=number if schedule is None else vision.n_patches,
                     settings=None if schedule is None else {"average": number},
                 )
+            levels = compressor.request.levels
             rows.append(
                 {
                     "compressor": name,
@@ -53,6 +56,7 @@ def rows_of(
                     "n_params": sum(weight.numel() for weight in compressor.parameters()),
                     "flops": float(compressor.flops()),
                     "flops_query_token": 2.0 * text.n_matmul * kind.needs_query,
+                    "flops_encoder": float(encoder_flops(levels[-1], compressor.patches_left)),
                     "levels": ", ".join(map(str, compressor.request.levels)),
                     "needs_query": kind.needs_query,
                     "needs_cls": kind.needs_cls,

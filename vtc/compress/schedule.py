@@ -1,6 +1,6 @@
 """How many tokens ToMe merges in each layer of the encoder. Light: no torch."""
 
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from vtc.errors import InputError
 
@@ -34,6 +34,12 @@ def merges(n_patches: int, left: int, n_layers: int) -> Merges:
     return tuple(
         tuple(filter(None, taken[at : at + per_layer])) for at in range(0, steps, per_layer)
     )
+
+
+def patches_left(n_patches: int, left: int, n_layers: int) -> tuple[int, ...]:
+    """Patches behind each of the `n_layers` layers of `merges`, whose errors it raises."""
+    taken = accumulate(map(sum, merges(n_patches, left, n_layers)))
+    return tuple(n_patches - gone for gone in taken)
 
 
 def _constant(n_patches: int, left: int, steps: int, r: int) -> list[int]:

@@ -1,7 +1,6 @@
 """ToMe: like tokens become one, a few in every layer of the encoder."""
 
 from dataclasses import dataclass
-from itertools import accumulate
 
 import torch
 from jaxtyping import Float, Int
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from vtc.compress.choices import Grid, up_to_every_patch
 from vtc.compress.interface import FeatureRequest, Tokens, VisionFeatures
-from vtc.compress.schedule import merges
+from vtc.compress.schedule import patches_left
 from vtc.compress.selection import TrainingFree
 
 
@@ -47,8 +46,7 @@ class ToMe(TrainingFree):
             level=level,
         )
         n_patches = grid[0] * grid[1]
-        taken = merges(n_patches, visual_tokens, self.level)
-        self.patches_left = tuple(n_patches - gone for gone in accumulate(map(sum, taken)))
+        self.patches_left = patches_left(n_patches, visual_tokens, self.level)
         self.request = FeatureRequest(
             (self.level,), Tokens(merged=visual_tokens, in_order=not reference_behaviour)
         )

@@ -188,4 +188,6 @@ _FORMULAS: dict[str, tuple[Callable[[Sizes], tuple[int, int]], bool]] = {
     "blind": (_blind, False),
     "fastv": (_every_patch, False),
     "pyramiddrop": (_every_patch, False),
+    # The encoder's part, which merges inside it make smaller, is `encoder_flops`.
+    "tome": (_mlp, False),
 }

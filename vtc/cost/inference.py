@@ -46,6 +46,7 @@ class Compressing(NamedTuple):
     """A compressor's costs of one image at each V: see `cost.compressor.InferenceCost`.
 
     `dropping` are the LLM's stages, where that drops visual tokens: they count, whatever V is.
+    `encoder` are the FLOPs of the encoder at each V, where patches merge inside it.
     """
 
     n_params: Any
@@ -54,6 +55,7 @@ class Compressing(NamedTuple):
     levels: int = 1
     needs_query: bool = False
     dropping: Dropping | None = None
+    encoder: Any = None
 
 
 class Work(NamedTuple):
@@ -112,8 +114,10 @@ def work(
     nothing = 0.0 * new
     seeing = Work(nothing, nothing)
     if encoder is not None:
-        flops = float(s.images * encoder_flops(encoder, compressor.level))
-        seeing = Work(flops + nothing, _BF16 * encoder.n_params + nothing)
+        an_image = encoder_flops(encoder, compressor.level)
+        if compressor.encoder is not None:
+            an_image = compressor.encoder
+        seeing = Work(1.0 * s.images * an_image + nothing, _BF16 * encoder.n_params + nothing)
     flops, moved = s.images * compressor.flops + nothing, _BF16 * compressor.n_params + nothing
     if compressor.needs_query and not s.question_known and s.text_tokens:
         flops = flops + query_flops(llm, s.text_tokens)

@@ -212,6 +212,12 @@ COMPRESSORS = Table(
         Column("n_params", "int", "its parameters"),
         Column("flops", "float", "its matrix products for one image", "FLOP"),
         Column("flops_query_token", "float", "the LLM's for a token of the question", "FLOP"),
+        Column(
+            "flops_encoder",
+            "float",
+            "the encoder's up to there for one image, fewer where patches merge inside it",
+            "FLOP",
+        ),
         Column("levels", "string", "hidden states of the encoder that it reads"),
         Column("needs_query", "bool", "it compresses for a question"),
         Column("needs_cls", "bool", "it needs the encoder's class token"),
