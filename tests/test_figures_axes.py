@@ -84,3 +84,12 @@ def test_long_names_are_cut_and_dollars_are_letters():
     assert shortened("short", 20) == "short"
     assert shortened("one two three four five", 9, 2) == "one two\nthree…"
     assert shortened("a$b$", 9) == r"a\$b\$"
+
+
+def test_letters_that_no_font_has_are_told(tmp_path):
+    figure = style.new_figure(2, 2)
+    figure.subplots().set_title("plain α")
+    assert style.save(figure, str(tmp_path / "a.svg")) == ""
+    figure.axes[0].set_title("\U00017000 plain")
+    with pytest.warns(UserWarning, match="Glyph"):
+        assert style.save(figure, str(tmp_path / "b.png")) == "\U00017000"

@@ -148,7 +148,8 @@ def test_the_regret_figure_has_a_band_at_the_laws_own_q():
 # ----------------------------------------------------------------- map
 @pytest.mark.parametrize("mix", [REASONING, OCR], ids=["reasoning", "ocr"])
 def test_the_map_is_what_recommend_puts_first(mix):
-    models, tokens = llms.family("qwen1.5"), (1, 4, 16, 36, 64, 144, 576)
+    # Two families, so that LLMs of one N stand side by side.
+    models, tokens = [*llms.family("qwen2.5"), *llms.family("qwen1.5")], (1, 4, 16, 64, 144, 576)
     found = choices.decide(choices.Choices(mix, models, tokens), (1, 1000), cells=(7, 11))
     nothing = 0
     for line, q in enumerate(found.text_tokens.tolist()):

@@ -204,6 +204,13 @@ def test_axes_hold_all_estimates_and_cut_endless_bars():
     assert 0 < low < 4
     assert high > 5
     assert groups.span([group("a", None, 0.1)], "alpha") is None
+    # One wild fit leaves the panel to the others, and is told there.
+    rows = [group(f"g{n}", 0.1 + 0.01 * n, 0.05) for n in range(6)] + [group("wild", 30.0, 0.05)]
+    low, high = groups.span(rows, "alpha")
+    assert low < 0.1
+    assert 0.15 < high < 1
+    notes = [note.get_text() for note in groups.draw(rows).axes[0].texts]
+    assert notes == ["30 →"]
 
 
 def test_twelve_groups_with_long_names_are_drawn():

@@ -81,16 +81,10 @@ def _draw(rows: list[Any], out: str, roots: list[Path], force: bool) -> None:
         warnings.filterwarnings("ignore", message="Glyph")
         style.save(sheet.draw(cells, found.families), out, force)
     if found.missing:
-        some = " ".join(found.missing[:_LETTERS])
-        more = " ..." if len(found.missing) > _LETTERS else ""
-        console.say(
-            f"no installed font has the letters {some}{more}: they are drawn as boxes; install one "
-            "that has them, such as Noto Sans CJK"
-        )
+        console.say(fonts.boxes(found.missing))
 
 
 _TEXT = "text alone"
-_LETTERS = 8  # Missing ones that are named.
 
 
 def _title(row: Mapping[str, Any]) -> str:

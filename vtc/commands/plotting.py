@@ -61,9 +61,13 @@ def laws(function: Callable) -> Callable:
 
 def check(out: str, force: bool) -> None:
     """Refuse an output of another format, or one that exists, before anything is read."""
+    import warnings
+
     from vtc.figures.panel import file_format
     from vtc.tables.atomic import refuse_existing
 
+    # Letters that no font has are drawn as boxes, and said in the end.
+    warnings.filterwarnings("ignore", message="Glyph")
     file_format(out)
     refuse_existing(out, force)
 
@@ -71,9 +75,11 @@ def check(out: str, force: bool) -> None:
 def save(figure: Any, out: str, force: bool, what: str = "") -> None:
     """Write the figure, whole or not at all, and say so."""
     from vtc import console
-    from vtc.figures import style
+    from vtc.figures import fonts, style
 
-    style.save(figure, out, force)
+    missing = style.save(figure, out, force)
+    if missing:
+        console.say(fonts.boxes(missing))
     console.say(f"wrote {out}{f' ({what})' if what else ''}")
 
 

@@ -54,6 +54,14 @@ class Choices:
             [[prefill_flops(n, v, text_tokens) for v in self.visual_tokens] for n in self.counts]
         )
 
+    def order(self, costs: Array) -> Array:
+        """Places [M * V] from the first choice on, ties as `recommend` breaks them."""
+        names = sorted(llm.model for llm in self.models)
+        place = np.array([names.index(llm.model) for llm in self.models])
+        every = np.broadcast_arrays(place[:, None], np.array(self.counts)[:, None],
+                                    np.array(self.visual_tokens)[None])  # fmt: skip
+        return np.lexsort((*(key.ravel() for key in every), costs.ravel(), self.errors.ravel()))
+
     def said(self, budget: float) -> str:
         """A budget in short form: 20G, 1T."""
         return format_count(budget).replace("B", "G")
@@ -88,6 +96,10 @@ class Served(Choices):
         timed = timed_costs(static, asked.shaped, asked.visual_tokens, service, device, None)
         usable = np.inf if device.usable_bytes is None else device.usable_bytes
         return np.where(timed.peak <= usable, timed.latency, np.inf)
+
+    def order(self, costs: Array) -> Array:
+        """Places [M * V] from the first choice on, ties as `recommend` breaks them."""
+        return np.lexsort((costs.ravel(), self.errors.ravel()))
 
     def said(self, budget: float) -> str:
         """A time in short form: 30 ms, 2 s."""
@@ -144,11 +156,10 @@ def decide(
             f"{choices.said(float(cheapest))}"
         )
     lengths, steps = np.geomspace(low, high, cells[0]), np.geomspace(least, most, cells[1])
-    errors = choices.errors.ravel()
     best = np.full(cells, NOTHING)
     for line, q in enumerate(lengths.tolist()):
-        costs = choices.costs(q).ravel()
-        order = np.lexsort((costs, errors))
-        fits = costs[order][:, None] <= steps
+        costs = choices.costs(q)
+        order = choices.order(costs)
+        fits = costs.ravel()[order][:, None] <= steps
         best[line] = np.where(fits.any(axis=0), order[fits.argmax(axis=0)], NOTHING)
     return Map(choices, lengths, steps, best)

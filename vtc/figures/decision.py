@@ -89,9 +89,12 @@ def _panel(axes: Axes, found: Map, places: Array, names: Names) -> None:
     axes.set_xlim(found.budgets[0], found.budgets[-1])
     axes.set_ylim(low, high)
     axes.set_xlabel(found.choices.label)
-    shown = there[:: max(1, -(-len(there) // _HIGHEST))]
-    handles = [Patch(facecolor=colors[p], edgecolor="black", linewidth=0.5, label=names.full[p])
-               for p in reversed(shown)]  # fmt: skip
+    # The largest first, and of very many every so-manieth.
+    shown = there[:: -max(1, -(-len(there) // _HIGHEST))]
+    handles = [
+        Patch(facecolor=colors[p], edgecolor="black", linewidth=0.5, label=names.full[p])
+        for p in shown
+    ]
     axes.legend(handles=handles, fontsize=7, frameon=False, loc="upper left",
                 bbox_to_anchor=(1, 1), borderaxespad=0.3, handlelength=1.2)  # fmt: skip
 

@@ -10,12 +10,24 @@ from matplotlib.ft2font import FT2Font
 _PLAIN = (300, 500)  # Weights of a text's letters: neither thin nor bold.
 _PLACEHOLDERS = ("Last Resort", "Adobe Blank")  # They have a glyph for all, and draw none of it.
 
+_NAMED = 8  # Missing letters that are named.
+
 
 class Fonts(NamedTuple):
     """Font families in the order in which a letter is sought, and the letters that none has."""
 
     families: list[str]
     missing: str
+
+
+def boxes(missing: str) -> str:
+    """The sentence about letters that no font has."""
+    some = " ".join(missing[:_NAMED])
+    more = " ..." if len(missing) > _NAMED else ""
+    return (
+        f"no installed font has the letters {some}{more}: they are drawn as boxes; install one "
+        "that has them, such as Noto Sans CJK"
+    )
 
 
 def fonts_for(texts: Iterable[str]) -> Fonts:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -20,7 +21,8 @@ from vtc.figures.style import new_figure
 _NAMES = {"alpha": "α (LLM size)", "beta": "β (visual tokens)", "ratio": "α/β"}
 # Half the width of an axis in units of how far its estimates spread; longer bars leave it.
 _REACH = 1.6
-_MOST_RATIO = 100.0
+# An estimate so many quartile ranges beyond the quartiles is far from all others.
+_FAR = 4.0
 
 Row = Mapping[str, Any]
 
@@ -72,28 +74,33 @@ def _ratio(row: Row) -> bool:
 
 
 def span(rows: Sequence[Row], name: str) -> tuple[float, float] | None:
-    """The range of an axis: all estimates with room about them, and bars as far as that reaches.
+    """The range of an axis: the estimates with room about them, and bars as far as that reaches.
 
-    Of the ratio in logarithms. None if there is no estimate.
+    Estimates far from all others stay outside. Of the ratio in logarithms. None if there is no
+    estimate.
     """
     log = name == "ratio"
-    values = [row[column] for row in rows for column in (name, f"{name}_shrunk")
-              if row.get(column) is not None]  # fmt: skip
-    ends = [row[f"{name}_{end}"] for row in rows for end in ("low", "high")
-            if row.get(f"{name}_{end}") is not None]  # fmt: skip
-    if log:
-        values, ends = ([math.log(min(max(v, 1 / _MOST_RATIO), _MOST_RATIO)) for v in part if v > 0]
-                        for part in (values, ends))  # fmt: skip
-    if not values:
+    values = _cells(rows, (name, f"{name}_shrunk"), log)
+    ends = _cells(rows, (f"{name}_low", f"{name}_high"), log)
+    if not len(values):
         return None
-    low, high = min(values), max(values)
-    room = _REACH * max(high - low, 0.1 * abs(high), 0.02 if not log else 0.1)
-    low, high = max(min(ends, default=low), low - room), min(max(ends, default=high), high + room)
-    low, high = min(low, *values), max(high, *values)
+    first, middle, third = np.quantile(values, (0.25, 0.5, 0.75))
+    least = 0.1 if log else max(0.1 * abs(middle), 0.02)
+    reach = _FAR * max(third - first, least)
+    values = values[(values >= first - reach) & (values <= third + reach)]
+    low, high = values.min(), values.max()
+    room = _REACH * max(high - low, least)
+    low = min(low, max(ends.min(initial=low), low - room))
+    high = max(high, min(ends.max(initial=high), high + room))
     margin = 0.06 * (high - low) or 0.05
-    return (
-        (math.exp(low - margin), math.exp(high + margin)) if log else (low - margin, high + margin)
-    )
+    low, high = float(low - margin), float(high + margin)
+    return (math.exp(low), math.exp(high)) if log else (low, high)
+
+
+def _cells(rows: Sequence[Row], columns: Sequence[str], log: bool) -> np.ndarray:
+    """The values of some columns that are there; of `log` the logarithms of those above zero."""
+    found = [row[column] for row in rows for column in columns if row.get(column) is not None]
+    return np.log([v for v in found if v > 0]) if log else np.array(found, dtype=float)
 
 
 def _panel(axes: Axes, rows: Sequence[Row], name: str) -> None:
@@ -137,6 +144,12 @@ def _estimate(axes: Axes, row: Row, name: str, place: int, found: tuple[float, f
                       xycoords=("axes fraction", "data"), color="0.4", fontsize=8, ha="center",
                       va="center")  # fmt: skip
         return
+    if not found[0] <= value <= found[1]:
+        beyond = value > found[1]
+        axes.annotate(f"{value:.3g} →" if beyond else f"← {value:.3g}", (float(beyond), place),
+                      xycoords=("axes fraction", "data"), fontsize=8, va="center",
+                      ha="right" if beyond else "left")  # fmt: skip
+        return
     whole = row.get("group") is None
     low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
     if low is not None and high is not None:
@@ -147,7 +160,7 @@ def _estimate(axes: Axes, row: Row, name: str, place: int, found: tuple[float, f
                       clip_on=False, zorder=2)  # fmt: skip
     axes.plot(value, place, marker="D" if whole else "o", color="black", markersize=6.5, zorder=4)
     shrunk = row.get(f"{name}_shrunk")
-    if shrunk is not None:
+    if shrunk is not None and found[0] <= shrunk <= found[1]:
         axes.plot(shrunk, place + 0.26, marker="s", color="#0072B2", markerfacecolor="white",
                   markersize=5, zorder=3)  # fmt: skip
     if name == "ratio" and row.get("ratio_without_group") is not None:

@@ -2,10 +2,12 @@
 
 from typing import Any
 
-from matplotlib import colormaps, rc_context
+from matplotlib import colormaps, rc_context, rcParams
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
+from vtc.figures.fonts import fonts_for
 from vtc.figures.panel import file_format
 from vtc.tables.atomic import refuse_existing, replacing
 
@@ -42,11 +44,21 @@ def looks(n: int) -> list[dict[str, Any]]:
     ]
 
 
-def save(figure: Figure, out: str, force: bool = False) -> None:
-    """Write a figure whole or not at all, without a date, so that equal data give equal bytes."""
+def save(figure: Figure, out: str, force: bool = False) -> str:
+    """Write a figure whole or not at all, without a date, so that equal data give equal bytes.
+
+    Letters that the usual font lacks are drawn in an installed one that has them; returns those
+    that none has (`fonts.boxes` says so).
+    """
     fmt = file_format(out)
     refuse_existing(out, force)
+    written = figure.findobj(Text)
+    fonts = fonts_for(text.get_text() for text in written)
+    if fonts.families != list(rcParams["font.family"]):
+        for text in written:
+            text.set_fontfamily(fonts.families)
     metadata = {"Date": None} if fmt == "svg" else {"CreationDate": None} if fmt == "pdf" else None
     # The salt makes the names of an SVG's parts the same every time.
     with replacing(out) as partial, rc_context({"svg.hashsalt": "vtc"}):
         figure.savefig(partial, format=fmt, dpi=200, metadata=metadata)
+    return fonts.missing
