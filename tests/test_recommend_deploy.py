@@ -241,6 +241,9 @@ def test_images_prefix_and_no_encoder():
         ("--gpu rtx4090 --latency 28ms", "Just missed: Qwen1.5-7B with V = 144"),
         ("--gpu rtx4090 --latency 90ms", "But for the memory: Qwen1.5-14B"),
         ("--flops 6e11 --cost-model exact --q 0", "One visual token is the answer here: no text"),
+        ("--flops 3e12", "One visual token is not the answer here: 50 tokens of text"),
+        ("--flops 3e12 --task ocr", "not the answer here: for ocr tokens lower the error more"),
+        ("--flops 3e12 --q 500 --visual-tokens 4,144", "4 visual tokens are not the answer here"),
     ],
 )  # fmt: skip
 def test_it_says_when_one_token_is_not_the_answer_and_why(line, words):

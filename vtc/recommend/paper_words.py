@@ -19,10 +19,23 @@ def explain(question: Question, answer: Answer) -> list[str]:
         f"Deploy {first['model']} with {words.tokens(first['visual_tokens'])}: "
         f"{words.error_with_interval(first)}, {first['budget_share']:.0%} of the budget; the best "
         f"of {answer.n_fitting} real choices that fit{words.best_in_draws(first)}.",
+        *_more_tokens(question, first["visual_tokens"]),
         *words.extrapolations(question.law, answer.rows),
         *words.doubts(question.law, question.models),
         _what_is_left_out(first["flops"]),
     ]
+
+
+def _more_tokens(question: Question, chosen: int) -> list[str]:
+    """Why the fewest tokens are not what is chosen."""
+    least = min(question.visual_tokens)
+    if chosen == least:
+        return []
+    found = (
+        words.tokens_gain_more(question.law),
+        words.text_is_paid(question.law, question.text_tokens, least),
+    )
+    return words.not_the_answer(least, [reason for reason in found if reason])
 
 
 def _what_is_left_out(flops: float) -> str:

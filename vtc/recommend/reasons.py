@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from vtc.cost.inference import PHASES, read_bytes
+from vtc.recommend import words
 from vtc.recommend.deploy import Advice, Deployment, View, limit_of, place_of_least
 from vtc.recommend.units import counted, say, seconds
 
@@ -18,7 +19,7 @@ def reasons(q: Deployment, advice: Advice, view: View) -> list[str]:
     found = [
         reason
         for reason in (
-            _law(q),
+            words.tokens_gain_more(q.law),
             _bandwidth(q, view, m, j),
             _text(q),
             _encoder(q, advice, view, m, j),
@@ -27,25 +28,9 @@ def reasons(q: Deployment, advice: Advice, view: View) -> list[str]:
         )
         if reason
     ]
-    what = "One visual token" if least == 1 else f"{least} visual tokens"
     if first["visual_tokens"] == least:
-        return [f"{what} is the answer here: {_fewest(q)}."] if least == 1 else []
-    if not found:
-        return []
-    return [f"{what} {'is' if least == 1 else 'are'} not the answer here: {'; '.join(found)}."]
-
-
-def _law(q: Deployment) -> str:
-    """Tasks whose law gains more from tokens than from parameters."""
-    said = []
-    for part in q.law.parts:
-        alpha, beta = part.law.alpha, part.law.beta
-        if beta > 0 and alpha <= beta:
-            said.append(
-                f"for {part.task} tokens lower the error more than parameters do "
-                f"(alpha {alpha:.3g} <= beta {beta:.3g})"
-            )
-    return " and ".join(said)
+        return [f"One visual token is the answer here: {_fewest(q)}."] if least == 1 else []
+    return words.not_the_answer(least, found)
 
 
 def _bandwidth(q: Deployment, view: View, m: int, j: int) -> str:
@@ -67,18 +52,9 @@ def _bandwidth(q: Deployment, view: View, m: int, j: int) -> str:
 
 
 def _text(q: Deployment) -> str:
-    """Text that every inference computes: visual tokens beside it are cheap."""
-    s, ratio = q.service, q.law.parts[0].law.ratio
+    s = q.service
     paid = s.text_tokens + max(s.generated_tokens - 1, 0)
-    if len(q.law.parts) > 1 or ratio is None or ratio <= 1 or not paid:
-        return ""
-    best = paid / (ratio - 1) / s.images
-    if best <= max(1, min(q.visual_tokens)):
-        return ""
-    return (
-        f"{counted(paid, 'token')} of text that no cache holds cost as much with one visual token "
-        f"as with more (of FLOPs alone the best V is {best:.3g})"
-    )
+    return words.text_is_paid(q.law, paid, min(q.visual_tokens), s.images)
 
 
 def _encoder(q: Deployment, advice: Advice, view: View, m: int, j: int) -> str:

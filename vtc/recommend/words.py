@@ -5,6 +5,7 @@ from typing import Any
 
 from vtc.catalog.llms import LLM
 from vtc.recommend.laws import Mix
+from vtc.recommend.units import counted
 from vtc.tables.quantity import format_count
 
 
@@ -27,6 +28,44 @@ def law_sentences(mix: Mix) -> list[str]:
 def tokens(count: int) -> str:
     """The number of visual tokens with its noun."""
     return f"{count} visual token{'s' * (count != 1)}"
+
+
+def not_the_answer(least: int, reasons: Sequence[str]) -> list[str]:
+    """Why the fewest visual tokens are not the answer; nothing without a reason."""
+    if not reasons:
+        return []
+    what = "One visual token is" if least == 1 else f"{least} visual tokens are"
+    return [f"{what} not the answer here: {'; '.join(reasons)}."]
+
+
+def tokens_gain_more(mix: Mix) -> str:
+    """Tasks whose law gains more from tokens than from parameters."""
+    said = []
+    for part in mix.parts:
+        alpha, beta = part.law.alpha, part.law.beta
+        if beta > 0 and alpha <= beta:
+            said.append(
+                f"for {part.task} tokens lower the error more than parameters do "
+                f"(alpha {alpha:.3g} <= beta {beta:.3g})"
+            )
+    return " and ".join(said)
+
+
+def text_is_paid(mix: Mix, paid: float, least: int, images: int = 1) -> str:
+    """Text that every inference computes, `paid` tokens of it: visual tokens beside it are cheap.
+
+    Of the law of one task, if its best V by FLOPs is above the fewest of the choice.
+    """
+    ratio = mix.parts[0].law.ratio
+    if len(mix.parts) > 1 or ratio is None or ratio <= 1 or not paid:
+        return ""
+    best = paid / (ratio - 1) / images
+    if best <= max(1, least):
+        return ""
+    return (
+        f"{counted(paid, 'token')} of text that no cache holds cost as much with one visual token "
+        f"as with more (of FLOPs alone the best V is {best:.3g})"
+    )
 
 
 def error_with_interval(row: Mapping[str, Any]) -> str:
