@@ -77,6 +77,18 @@ def test_a_run_on_an_unknown_llm_compares_without_flops(scores, tmp_path, capsys
     assert (tmp_path / "c.png").stat().st_size > 10_000
 
 
+def test_settings_that_nobody_knows_have_no_cost(scores, capsys):
+    text = scores.read_text()
+    head, *rest = text.splitlines()
+    lines = [f"{head},compressor_settings", *(f"{line},magic=3" for line in rest)]
+    scores.write_text("\n".join(lines))
+    with pytest.raises(SystemExit) as caught:
+        cli.run(["compare", str(scores), "--format", "csv"])
+    said = capsys.readouterr()
+    assert not caught.value.code
+    assert "Without a known cost: 13 of 13 rows" in said.err
+
+
 def test_what_stands_alone_far_off_is_a_level():
     rows = [
         {"task": "t", "benchmark": None, "backbone": "b", "encoder": CLIP, "compressor": name,

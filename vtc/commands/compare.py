@@ -134,6 +134,7 @@ def _prices(rows, llms, encoders, text_tokens):
     from vtc.catalog import encoders as encoder_catalog
     from vtc.catalog import llms as llm_catalog
     from vtc.compare.pricing import price
+    from vtc.errors import InputError
 
     text = _shapes("--llm", llms, {row["backbone"] for row in rows}, llm_catalog.shape)
     names = {row["encoder"] for row in rows if row.get("encoder")}
@@ -143,7 +144,10 @@ def _prices(rows, llms, encoders, text_tokens):
         llm, encoder = text.get(cell.field.backbone), vision.get(cell.field.encoder or "")
         if llm is None or encoder is None:
             return None
-        stated = _stated(cell, encoder, llm.hidden_size)
+        try:
+            stated = _stated(cell, encoder, llm.hidden_size)
+        except InputError:  # Somebody's own settings, or a V that ours cannot make.
+            return None
         if stated is None:
             return None
         return price(llm, encoder, stated, cell.visual_tokens, text_tokens)

@@ -109,8 +109,8 @@ def _same_cost(segments: Sequence[Segment], rows: Sequence[Row], times: Times | 
     lines = []
     if unknown:
         why = (
-            "the LLM's or encoder's shape is not known (give --llm and --encoder), or the "
-            "compressor works inside the LLM"
+            "the LLM's or encoder's shape is not known (give --llm and --encoder), or not "
+            "what the compressor costs"
             if times is None
             else f"{times.name} has no row of it"
         )

@@ -166,6 +166,13 @@ def _by_cost(
         if cost == "time_ms"
         else "FLOPs: encoder, compressor, question and LLM"
     )
+    # Those of unknown cost are named all the same, at the height they have in the left panel.
+    right = axes.get_xlim()[1]
+    names += [
+        Name(right, line.rows[-1]["score"], plain(f"{line.label} (no cost)"))
+        for line in panel.lines
+        if not panel.is_level(line) and all(row.get(cost) is None for row in line.rows)
+    ]
     return names + _levels(axes, panel, looks, cost)
 
 
