@@ -46,6 +46,22 @@ def test_held_out_points_are_the_laws_predictions(held):
     assert max(abs(point.off[0]) for point in found) < 2
 
 
+def test_a_task_without_a_law_has_no_panel(tmp_path):
+    table = tmp_path / "points.json"
+    cells = [(n, v) for n in (1, 2, 4) for v in (1, 4, 16)]
+    rows = [
+        {"task": task, "n_params_b": n, "visual_tokens": v, "error": error(n, v)}
+        for task, error in (
+            ("flat", lambda n, v: 0.5),
+            ("law", lambda n, v: 0.5 * n**-0.3 / v**0.1),
+        )
+        for n, v in cells
+    ]
+    table.write_text(json.dumps(rows))
+    found = holdout.read_panels(str(table), None, "n_params>=4b", (), False)
+    assert [panel.points.task for panel in found] == ["law"]
+
+
 def test_the_holdout_figure_shows_what_was_measured_hollow(held):
     above, below = holdout.draw([held]).axes
     hollow = [line for line in above.lines if line.get_markerfacecolor() == "white"]

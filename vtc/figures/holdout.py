@@ -71,9 +71,10 @@ def read_panels(
         return panels
     rows, source = read(tables)
     request = Request(source, tasks, holdout=condition, drop_suspect=drop_suspect)
-    laws = [row for row, _ in fit_table(request, Material(rows))]
+    # A task whose points tell no law has no panel.
+    laws = {row["task"]: row for row, _ in fit_table(request, Material(rows))}
     points = read_points(rows, source, tasks=tasks, drop_suspect=drop_suspect)
-    return [Panel(own, row) for own, row in zip(points, laws, strict=True)]
+    return [Panel(own, laws[own.task]) for own in points if own.task in laws]
 
 
 def held_out(row: Any) -> list[HeldOut]:
