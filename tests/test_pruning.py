@@ -17,6 +17,7 @@ from vtc.data.images import open_image
 from vtc.errors import InputError
 from vtc.model.assemble import Assembled, assemble
 from vtc.model.pruned_cache import PrunedLayer
+from vtc.model.reading import read, read_on
 
 LAYERS, N = 6, 36
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -145,6 +146,28 @@ def test_rows_of_a_batch_are_those_alone_wherever_the_padding_is(tiny_world, llm
         # What was dropped has no logits.
         kept = schedule_of(made).kept
         assert int((own == 0).all(-1).sum()) == len(shown) * (N - kept)
+
+
+@pytest.mark.parametrize("case", ["fastv", "pyramiddrop", "packed"])
+def test_answers_at_hand_are_read_behind_their_prompts(tiny_world, llms, case):
+    """Several tokens at a time behind a batch of prompts, as likelihoods are: by masks the same."""
+    made = built(tiny_world, llms["qwen"], case)
+    rows, answers = rows_of(made)[:3], [[9, 12, 5, 7], [10], [13, 6]]
+    shown = tuple(number for _, own in rows for number in own)
+    pixels = pixels_of(made, tiny_world, shown)
+    assert pixels is not None
+    before = read(made.model, [ids for ids, _ in rows], {"pixel_values": pixels})
+    assert before.divides
+    # Rows in another order, and one of them twice.
+    order = [2, 0, 1, 0]
+    found = read_on(made.model, [answers[row] for row in order], before.of(order))
+    made.model.model.language_model.set_attn_implementation("eager")
+    reference = ByMasks(made.model)
+    for place, row in enumerate(order):
+        ids, own = rows[row]
+        whole = [*ids, *answers[row]]
+        expected = reference.logits(whole, len(ids), pixels_of(made, tiny_world, own))
+        close(found[place, : len(answers[row])], expected[len(ids) :])
 
 
 @pytest.mark.parametrize("case", CASES)
