@@ -123,7 +123,7 @@ def _best_tokens(axes: Axes, mix: Mix, text_tokens: Sequence[float], flops: floa
         axes.axhline(end, color="0.4", linestyle=":", linewidth=1.1)
     axes.plot([], [], color="0.4", linestyle=":", label="fewest and most V fitted")
     tokens_scale(axes, "y", [low, *(v for v in VISUAL_TOKENS if low < v < high), high])
-    tokens_scale(axes, "x", [1, 10, 100, *([1000] if most >= 1000 else []), most])
+    tokens_scale(axes, "x", [10.0**power for power in range(16) if 10.0**power <= most])
     axes.set_ylim(low / 1.35, high * 1.35)
     axes.set_xlabel("text tokens Q that no cache holds")
     axes.legend(fontsize=8, frameon=False, loc="best")
