@@ -272,6 +272,14 @@ def test_runs_of_a_budget_cost_about_as_much():
         assert budget / 1.25 <= one.flops <= 1.25 * budget
 
 
+def test_tokens_dropped_inside_the_llm_cost_what_is_left_of_them():
+    rows = [score(10**9, 576), score(10**9, 576, compressor="fastv", visual_tokens_mean=200.0)]
+    fastv, plain = same_compute.choices_of(rows, 50)
+    assert (fastv.compressor, plain.compressor) == ("fastv", "tokenpacker")
+    assert fastv.flops == prefill_flops(1e9, 200, 50)
+    assert plain.flops == prefill_flops(1e9, 576, 50)
+
+
 def test_budgets_without_two_llms_are_refused():
     every = same_compute.choices_of(GRID, 50)
     with pytest.raises(NoAnswerError, match="nearest: 500M at V = 1"):

@@ -41,9 +41,16 @@ class Match(NamedTuple):
 
 
 def choices_of(rows: Sequence[Row], text_tokens: float) -> list[Choice]:
-    """The distinct choices of scores rows, by N and V."""
-    found = {(row["n_params"], row["visual_tokens"], compressor_name(row) or "") for row in rows}
-    return [Choice(n, v, c, prefill_flops(n, v, text_tokens)) for n, v, c in sorted(found)]
+    """The distinct choices of scores rows, by N and V.
+
+    Where the LLM drops visual tokens, those of a layer on average count.
+    """
+    found = {}
+    for row in rows:
+        key = (row["n_params"], row["visual_tokens"], compressor_name(row) or "")
+        tokens = row.get("visual_tokens_mean") or row["visual_tokens"]
+        found[key] = prefill_flops(row["n_params"], tokens, text_tokens)
+    return [Choice(*key, flops) for key, flops in sorted(found.items())]
 
 
 def match(choices: Sequence[Choice], flops: float, within: float) -> Match:
