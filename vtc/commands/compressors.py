@@ -97,6 +97,7 @@ def _a_line_each(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         ends = (min(line["flops_encoder"]), max(line["flops_encoder"]))
         line["flops_encoder"] = " to ".join(dict.fromkeys(f"{end / 1e9:.3g}" for end in ends))
         needs = [what for what in ("query", "cls") if line[f"needs_{what}"]]
+        needs += ["text"] * line["fuses_text"]
         line["needs"] = ", ".join(needs) or None
     return list(lines.values())
 

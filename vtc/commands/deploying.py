@@ -198,12 +198,13 @@ def _compressor_of(name: str, shape: Any) -> Any:
     import numpy as np
 
     from vtc.commands.dropping import dropping_of
-    from vtc.compress.choices import KNOWN
+    from vtc.compress.choices import KNOWN, refuse_fusing
     from vtc.compress.schedule import patches_left
     from vtc.cost.compressor import stated
     from vtc.cost.encoder import encoder_flops
     from vtc.cost.inference import Compressing
 
+    refuse_fusing(name, "which 'vtc recommend' has no time for")
     if name == "none" or shape is None:
         return lambda llm, tokens: Compressing(0.0, 0.0)
 

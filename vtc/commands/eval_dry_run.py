@@ -183,6 +183,12 @@ def cost(sitting: Sitting, exam: Any, how: Any) -> Prefill:
         reading = sum(n * query_flops(llm, length) for length, n in lengths.items())
     else:
         n_images, reading = len(_images(exam)), 0.0
+    if any(sitting.compressor.text_flops):
+        # Text is fused with the image for each question; see `compress.fusing`.
+        n_images = sum(len(item.images) for item in exam.items)
+        a_token, a_pair = sitting.compressor.text_flops
+        shown = [(text, n) for (text, visual), n in counts.items() if visual]
+        reading = float(sum(n * (a_token * text + a_pair * text**2) for text, n in shown))
     return Prefill(
         prefill,
         n_images * sitting.compressor.flops + reading,

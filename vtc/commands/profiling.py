@@ -111,11 +111,12 @@ def _subject(setting: Setting, device: str, dtype: str) -> Subject:
         return _run(setting, device, kind)
     from vtc.catalog import encoders, llms
     from vtc.commands.parts import shape_of
-    from vtc.compress.choices import check_asked, check_name, refuse_pruning
+    from vtc.compress.choices import check_asked, check_name, refuse_fusing, refuse_pruning
     from vtc.model.shaped import random_model
 
     check_name(setting.compressor)
     refuse_pruning([setting.compressor], ", which 'vtc profile' does not time")
+    refuse_fusing(setting.compressor, "which 'vtc profile' does not time")
     llm = shape_of(llms.shape, setting.subject)
     encoder = shape_of(encoders.shape, setting.encoder)
     tokens = setting.visual_tokens or _USUAL
@@ -131,8 +132,10 @@ def _subject(setting: Setting, device: str, dtype: str) -> Subject:
 
 def _run(setting: Setting, device: str, kind: Any) -> Subject:
     from vtc.catalog.shapes import encoder_from_config, llm_from_config
-    from vtc.model.run import load_run
+    from vtc.compress.choices import refuse_fusing
+    from vtc.model.run import load_run, read_manifest
 
+    refuse_fusing(read_manifest(setting.subject)["compressor"], "which 'vtc profile' does not time")
     run = load_run(setting.subject, dtype=kind, device=device)
     model: Any = run.model
     compressor = model.compressor

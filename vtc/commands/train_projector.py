@@ -70,7 +70,7 @@ def train_projector(
       vtc train-projector pretrain.parquet --encoder clip --llm qwen --visual-tokens 1,4,16 -o runs
     """
     from vtc.train.jobs import ProjectorJob
-    from vtc.train.questions import check_questions
+    from vtc.train.questions import check_fusing, check_questions
     from vtc.train.settings import PROJECTOR, AlignSettings
 
     align = AlignSettings(flags.pop("align_reduction"), flags.pop("align_scale"))
@@ -95,6 +95,7 @@ def train_projector(
     job.refuse_mixture(request.settings.weights, request.settings.data_seed)
     job.check_samples(request.samples.rows)
     check_questions(compressors, request.settings)
+    check_fusing(compressors, request.settings)
     if request.dry_run:
         models = {
             "encoder": encoder, "llm": llm, "settings": own, "repeats": job.repeats or 1

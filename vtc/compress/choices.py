@@ -73,6 +73,7 @@ class Known:
     pools: bool = False
     elastic: bool = False
     needs_query: bool = False
+    fuses: bool = False
     needs_cls: bool = False
     training_free: bool = False
     merges: bool = False
@@ -96,6 +97,7 @@ KNOWN: dict[str, Known] = {
     "resampler": Known("vtc.compress.resampler:Resampler", up_to_every_patch),
     "qformer": Known("vtc.compress.qformer:QFormer", up_to_every_patch),
     "c-abstractor": Known("vtc.compress.cabstractor:CAbstractor", any_square),
+    "llava-mini": Known("vtc.compress.llavamini:LlavaMini", any_square, fuses=True),
     "ldpv2": Known("vtc.compress.ldpv2:LdpV2", any_square),
     "blind": Known("vtc.compress.blind:Blind", up_to_every_patch),
     "visionzip": Known(
@@ -152,6 +154,15 @@ def refuse_pruning(names: Iterable[str], what: str) -> None:
                 f"finished mlp run with 'vtc eval --compressor {name}', or take one that works "
                 f"before the LLM, such as {before}"
             )
+
+
+def refuse_fusing(name: str, what: str) -> None:
+    """Raise InputError for a compressor that fuses text with images, as `what` says it cannot."""
+    if name in KNOWN and KNOWN[name].fuses:
+        raise InputError(
+            f"{name} fuses the text with the image before the LLM, {what}; 'vtc eval --dry-run' "
+            "counts its FLOPs"
+        )
 
 
 def listed(numbers: Sequence[int]) -> str:

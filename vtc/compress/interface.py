@@ -113,6 +113,8 @@ class Compressor(nn.Module, ABC):
     """Whether a step of an elastic training trains every V of its set, and not one drawn of it."""
     needs_query: ClassVar[bool] = False
     """Whether it compresses an image for the question asked about it."""
+    fuses: ClassVar[bool] = False
+    """Whether it fuses the text with the image before the LLM: see `compress.fusing.Fusing`."""
     needs_cls: ClassVar[bool] = False
     """Whether it needs the encoder's class token."""
     trained: ClassVar[bool] = True
@@ -130,6 +132,11 @@ class Compressor(nn.Module, ABC):
         self.grid = grid
         self.visual_tokens = visual_tokens
         self._served: int | None = None
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether what it makes depends on more than the image."""
+        return self.needs_query or self.fuses
 
     def feature_grid(self, n_patches: int) -> Grid:
         """The grid that features of `n_patches` patches stand on.
@@ -186,6 +193,10 @@ class Compressor(nn.Module, ABC):
     @abstractmethod
     def flops(self) -> int:
         """FLOPs of the matrix products for one image, a multiply-add counted as two."""
+
+    def text_flops(self) -> tuple[int, int]:
+        """a and b: fusing Q tokens of text with one image takes a Q + b Q^2 FLOPs besides."""
+        return 0, 0
 
     @abstractmethod
     def reset_parameters(self) -> None:

@@ -55,10 +55,12 @@ def rows_of(
                     "visual_tokens": number,
                     "n_params": sum(weight.numel() for weight in compressor.parameters()),
                     "flops": float(compressor.flops()),
-                    "flops_query_token": 2.0 * text.n_matmul * kind.needs_query,
+                    "flops_query_token": 2.0 * text.n_matmul * kind.needs_query
+                    + float(sum(compressor.text_flops())),
                     "flops_encoder": float(encoder_flops(levels[-1], compressor.patches_left)),
                     "levels": ", ".join(map(str, compressor.request.levels)),
                     "needs_query": kind.needs_query,
+                    "fuses_text": kind.fuses,
                     "needs_cls": kind.needs_cls,
                     "trained": kind.trained,
                     "elastic": kind.elastic,

@@ -14,7 +14,9 @@ class Statement(NamedTuple):
     """Of one image: parameters, FLOPs, bytes kept for the backward pass (fp32), levels read.
 
     And whether it needs the question, which the LLM reads for it besides; and, of one that merges
-    patches inside the encoder, how many are left behind each of its layers.
+    patches inside the encoder, how many are left behind each of its layers. `text_flops` are a and
+    b of the a Q + b Q^2 FLOPs of one that fuses Q tokens of text with the image, which are beside
+    `flops`.
     """
 
     n_params: int
@@ -23,6 +25,7 @@ class Statement(NamedTuple):
     levels: tuple[int, ...]
     needs_query: bool
     patches_left: tuple[int, ...] = ()
+    text_flops: tuple[int, int] = (0, 0)
 
 
 def statement(
@@ -58,6 +61,7 @@ def statement(
         levels=compressor.request.levels,
         needs_query=compressor.needs_query,
         patches_left=compressor.patches_left,
+        text_flops=compressor.text_flops(),
     )
 
 

@@ -153,8 +153,9 @@ def flops(job: Job) -> tuple[float, float]:
     The encoder passes once over every image of every sample, for all runs side by side together
     (each bears its share), or not at all if the features come from a cache. The compressor runs
     forward and backward (three passes), for each question anew if it reads them, beside the LLM's
-    pass over them; `--objective align` has no LLM pass. An elastic training costs the mean of those
-    at its V, or their sum where a step trains them all; the encoder's pass is the same for all.
+    pass over them, and with the prompts that it fuses; `--objective align` has no LLM pass. An
+    elastic training costs the mean of those at its V, or their sum where a step trains them all;
+    the encoder's pass is the same for all.
     """
     if job.turns:
         each = [flops(one) for one in job.at_each_v]
@@ -175,6 +176,10 @@ def flops(job: Job) -> tuple[float, float]:
     images = job.data.images_per_row * share * job.samples
     compressor = job.parts.compressor
     compressing = 3.0 * images * rows_with_images(job) * compressor.flops
+    if job.settings.get("objective", "lm") == "lm":
+        visual = job.data.images_per_row * job.parts.visual_tokens
+        prompt = max(seen - visual - job.data.supervised_tokens, 0.0)
+        compressing += 3.0 * share * job.samples * compressor.fusing(prompt)
     if compressor.needs_query:
         compressing += training_query_flops(
             job.parts.llm, job.data, job.settings, job.samples, job.trains == "nothing"

@@ -31,7 +31,8 @@ class CompressorCost:
 
     `saved_bytes` are its activations kept for the backward pass in fp32, `levels` the encoder's
     hidden states that it reads. One that `needs_query` takes a pass of the LLM over the question.
-    One that merges patches in the encoder leaves `patches_left` behind each of its layers.
+    One that merges patches in the encoder leaves `patches_left` behind each of its layers. One that
+    fuses Q tokens of text with the image takes a Q + b Q^2 FLOPs more, `text_flops`.
     """
 
     n_params: int
@@ -40,6 +41,12 @@ class CompressorCost:
     levels: tuple[int, ...]
     needs_query: bool = False
     patches_left: tuple[int, ...] = ()
+    text_flops: tuple[int, int] = (0, 0)
+
+    def fusing(self, text_tokens: float) -> float:
+        """FLOPs of fusing a row's text tokens with its image."""
+        a_token, a_pair = self.text_flops
+        return a_token * text_tokens + a_pair * text_tokens**2
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,9 @@ class Collator:
     `query_mask` [I, Q] are what it is compressed for, and `query_images` [I] says which of the
     images it shows: each is in the batch once.
 
+    With `marks_prompt`, which a compressor that fuses text needs, `fused_mask` [B, T] is 1 at the
+    tokens that are learnt from and not learnt: no answer, no padding.
+
     Each image becomes `n_visual` tokens. `max_questions` draws that many of a row's questions anew
     each epoch, by seed, epoch and row alone. Dialogues longer than `max_length` tokens lose their
     end, as in LLaVA; of independent questions each one alone must fit.
@@ -61,6 +64,7 @@ class Collator:
         seed: int = 0,
         mask_dtype: torch.dtype = torch.float32,
         pack: bool = False,
+        marks_prompt: bool = False,
     ):
         self.dataset = dataset
         self.n_visual = n_visual
@@ -70,6 +74,7 @@ class Collator:
         self.max_length = max_length
         self.mask_dtype = mask_dtype
         self.pack = pack
+        self.marks_prompt = marks_prompt
         self.seed = seed
         self.epoch = 0
 
@@ -89,6 +94,9 @@ class Collator:
             if self.pack
             else collate(encoded, self.pad_token_id, self.mask_dtype)
         )
+        if self.marks_prompt:
+            told = [row.labels == IGNORE for row in encoded]
+            batch["fused_mask"] = torch.from_numpy(padded(told, 0)[0])
         paths = [path for part in parts for path in part.images]
         asked = [part.query for part in parts if part.query is not None for _ in part.images]
         if asked:

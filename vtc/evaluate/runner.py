@@ -22,7 +22,7 @@ from vtc.evaluate.exam import Exam
 from vtc.evaluate.prediction_row import facts_of, prediction_row
 from vtc.evaluate.prompts import Prompt, tokenise
 from vtc.evaluate.vision import Look, Sight, sight_of
-from vtc.evaluate.vllm_engine.check import Vllm, refuse_four_bits, refuse_pruning
+from vtc.evaluate.vllm_engine.check import Vllm, refuse_four_bits, refuse_fusing, refuse_pruning
 from vtc.model.asking import serve_at
 from vtc.model.manifest import MANIFEST, run_folder
 from vtc.model.repeating import repeat_at
@@ -170,6 +170,7 @@ def evaluate(
         if how.vllm:
             refuse_four_bits(read_manifest(folder), folder)
             refuse_pruning(read_manifest(folder), folder)
+            refuse_fusing(read_manifest(folder), folder)
     options = [options_of(exam, how.answer_by) for exam in exams]
     manifests = {folder: facts_of(folder) for folder in folders}
     turns = {folder: how.served(manifests[folder]) for folder in folders}

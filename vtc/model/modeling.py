@@ -23,6 +23,7 @@ from vtc.compress.registry import build
 from vtc.errors import VtcError
 from vtc.model.config import VtcConfig
 from vtc.model.four_bit import KEPT, is_four_bit, settle
+from vtc.model.fusing import fused_embeddings, read_images
 from vtc.model.head_loss import head_loss, is_worth_it
 from vtc.model.pruning import check_pruning, pruning
 from vtc.model.query import INPUTS, query_vectors
@@ -155,17 +156,7 @@ class VtcModel(VtcPreTrainedModel, LlavaModel):
         ValueError if the number of levels or of patches is another, or a question is missing, and
         InputError for another V than the compressor can make.
         """
-        levels = self.compressor.request.levels
-        if vision_levels.shape[1] != len(levels):
-            raise ValueError(
-                f"vision_levels of shape {tuple(vision_levels.shape)} do not fit: the compressor "
-                f"asks for levels {levels}"
-            )
-        n_before = self._tokens_before(vision_levels.shape[2])
-        grid = self.compressor.feature_grid(vision_levels.shape[2] - n_before)
-        dtype = next(self.compressor.parameters()).dtype
-        states = dict(zip(levels, vision_levels.to(dtype).unbind(1), strict=True))
-        features = self._features(states, grid, n_before)
+        features = self.features_of(vision_levels)
         if self.compressor.elastic:
             return self.compressor(features, visual_tokens)
         own = self.compressor.visual_tokens
@@ -180,9 +171,24 @@ class VtcModel(VtcPreTrainedModel, LlavaModel):
                 f"{len(query_vectors)} questions for {len(vision_levels)} images; query_images "
                 "says which is about which"
             )
+        dtype = next(self.compressor.parameters()).dtype
         features.query = query_vectors.to(vision_levels.device, dtype)
         features.asked = query_images
         return self.compressor(features)
+
+    def features_of(self, vision_levels: Float[Tensor, "I L N D"]) -> VisionFeatures:
+        """Levels of I images as the compressor takes them; raises ValueError as `compress`."""
+        levels = self.compressor.request.levels
+        if vision_levels.shape[1] != len(levels):
+            raise ValueError(
+                f"vision_levels of shape {tuple(vision_levels.shape)} do not fit: the compressor "
+                f"asks for levels {levels}"
+            )
+        n_before = self._tokens_before(vision_levels.shape[2])
+        grid = self.compressor.feature_grid(vision_levels.shape[2] - n_before)
+        dtype = next(self.compressor.parameters()).dtype
+        states = dict(zip(levels, vision_levels.to(dtype).unbind(1), strict=True))
+        return self._features(states, grid, n_before)
 
     def _tokens_before(self, n_tokens: int) -> int:
         """How many of an image's features stand before its patches.
@@ -229,12 +235,20 @@ class VtcModel(VtcPreTrainedModel, LlavaModel):
         fed = repeated(tokens, self.config.repeat_visual_tokens)
         return BaseModelOutputWithPooling(pooler_output=fed.unbind(0))  # type: ignore[arg-type]
 
+    def look(
+        self, vision_levels: Float[Tensor, "I L N D"], **asked: Any
+    ) -> BaseModelOutputWithPooling:
+        """What the LLM is fed of images, and what text is fused with where the compressor does."""
+        if self.compressor.fuses:
+            return read_images(self, vision_levels, **asked)
+        return self.as_output(self.compress(vision_levels, **asked))
+
     def get_image_features(  # type: ignore[override]
         self, pixel_values: Tensor, **kwargs: Any
     ) -> BaseModelOutputWithPooling:
         """The visual tokens of images, one [V, text_width] an image in `pooler_output`."""
         asked = {name: kwargs[name] for name in ASKED if name in kwargs}
-        return self.as_output(self.compress(self.encode(pixel_values), **asked))
+        return self.look(self.encode(pixel_values), **asked)
 
     def forward(  # type: ignore[override]
         self,
@@ -246,16 +260,22 @@ class VtcModel(VtcPreTrainedModel, LlavaModel):
     ) -> LlavaModelOutputWithPast:
         """As LlavaModel; `vision_levels` are cached features of I images in place of pixels.
 
-        What else `compress` takes, of questions or V, goes on to it.
+        What else `compress` takes, of questions or V, goes on to it. Where the compressor fuses
+        text, `fused_mask` [B, T] is 0 at tokens that are not fused: see `model.fusing`.
         """
         asked = {name: kwargs.pop(name) for name in ASKED if name in kwargs}
         if vision_levels is not None:
             if pixel_values is not None:
                 raise ValueError("pass pixel_values or vision_levels, not both")
-            mm_encoder_outputs = {"image": self.as_output(self.compress(vision_levels, **asked))}
-        elif pixel_values is not None and (asked or self.compressor.needs_query):
+            mm_encoder_outputs = {"image": self.look(vision_levels, **asked)}
+        elif pixel_values is not None and (asked or self.compressor.reads_text):
             mm_encoder_outputs = {"image": self.get_image_features(pixel_values, **asked)}
             pixel_values = None
+        fused_mask = kwargs.pop("fused_mask", None)
+        if mm_encoder_outputs and self.compressor.fuses:
+            seen, mask = mm_encoder_outputs["image"], kwargs.get("attention_mask")
+            embeds = fused_embeddings(self, input_ids, seen, mask, fused_mask)
+            input_ids, mm_encoder_outputs, kwargs["inputs_embeds"] = None, None, embeds
         shows = pixel_values is not None or mm_encoder_outputs is not None
         with pruning(self, input_ids, kwargs.get("attention_mask"), shows):
             return super().forward(
@@ -367,9 +387,8 @@ class VtcForConditionalGeneration(VtcPreTrainedModel, LlavaForConditionalGenerat
         core: Any = self.model
         asked = {name: kwargs.pop(name) for name in ASKED if name in kwargs}
         if vision_levels is not None:
-            tokens = core.as_output(core.compress(vision_levels, **asked))
-            kwargs["mm_encoder_outputs"] = {"image": tokens}
-        elif kwargs.get("pixel_values") is not None and (asked or self.compressor.needs_query):
+            kwargs["mm_encoder_outputs"] = {"image": core.look(vision_levels, **asked)}
+        elif kwargs.get("pixel_values") is not None and (asked or self.compressor.reads_text):
             tokens = core.get_image_features(kwargs.pop("pixel_values"), **asked)
             kwargs["mm_encoder_outputs"] = {"image": tokens}
         return super().generate(inputs, **kwargs)  # type: ignore[misc]

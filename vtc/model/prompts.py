@@ -137,9 +137,10 @@ def compressed(
 def _shares(model: VtcForConditionalGeneration) -> bool:
     """Whether rows of this LLM's cache can be shared: all of its layers attend to everything.
 
-    Not where visual tokens are dropped in it by what each prompt looks at.
+    Not where visual tokens are dropped in it by what each prompt looks at, and not where text is
+    fused with the image, which it then needs.
     """
-    if model.compressor.prunes:
+    if model.compressor.prunes or model.compressor.fuses:
         return False
     return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
 
@@ -211,17 +212,20 @@ def _inputs(
 ) -> dict[str, Tensor]:
     """What the model takes for the images of prompts, in order of appearance.
 
-    With `vectors` of their questions each distinct object is there once.
+    With `vectors` of their questions, or where text is fused with them, each distinct object is
+    there once.
     """
     shown = [visual for one in some for visual in one.shown]
     if not shown:
         return {}
-    if vectors:
+    if vectors or model.compressor.fuses:
         distinct = {id(visual): visual for visual in shown}
         places = {key: number for number, key in enumerate(distinct)}
-        queries = [vectors[one.query or ""] for one in some for _ in one.shown]
         which = torch.tensor([places[id(visual)] for visual in shown], device=model.device)
-        asked = {"query_vectors": torch.stack(queries), "query_images": which}
+        asked = {"query_images": which}
+        if vectors:
+            queries = [vectors[one.query or ""] for one in some for _ in one.shown]
+            asked["query_vectors"] = torch.stack(queries)
         return {**_images(model, processor, list(distinct.values())), **asked}
     return _images(model, processor, shown)
 

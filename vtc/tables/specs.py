@@ -211,7 +211,12 @@ COMPRESSORS = Table(
         Column("visual_tokens", "int", "the V of this row", "tokens"),
         Column("n_params", "int", "its parameters"),
         Column("flops", "float", "its matrix products for one image", "FLOP"),
-        Column("flops_query_token", "float", "the LLM's for a token of the question", "FLOP"),
+        Column(
+            "flops_query_token",
+            "float",
+            "for a token of the question besides: the LLM's, or of the layers that fuse it",
+            "FLOP",
+        ),
         Column(
             "flops_encoder",
             "float",
@@ -220,6 +225,7 @@ COMPRESSORS = Table(
         ),
         Column("levels", "string", "hidden states of the encoder that it reads"),
         Column("needs_query", "bool", "it compresses for a question"),
+        Column("fuses_text", "bool", "it fuses the text with the image before the LLM"),
         Column("needs_cls", "bool", "it needs the encoder's class token"),
         Column("trained", "bool", "it must be trained; else any mlp run's projector serves"),
         Column("elastic", "bool", "one set of weights serves several V"),

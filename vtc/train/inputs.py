@@ -68,6 +68,7 @@ class Inputs:
             seed=self.settings.order_seed,
             mask_dtype=next(model.model.language_model.parameters()).dtype,
             pack=self.settings.pack,
+            marks_prompt=model.compressor.fuses,
         )
 
     def align_collator(

@@ -10,7 +10,7 @@ from vtc.compress.serving import fed_name, repeats_of, trained_of
 from vtc.errors import InputError
 from vtc.tables.atomic import refuse_existing
 from vtc.train.checkpoints import BY_DEFAULT, Saving
-from vtc.train.questions import check_questions
+from vtc.train.questions import check_fusing, check_questions
 from vtc.train.settings import StageSettings
 
 
@@ -156,10 +156,12 @@ class FinetuneJob:
         return [(run, folder) for folder, run in pairs.items()]
 
     def check_questions(self, plan: Sequence[tuple[Path, Path]], settings: StageSettings) -> None:
-        """Raise InputError where a run's compressor reads the question, and there is none."""
+        """Raise InputError where a run's compressor reads text, and the settings do not fit it."""
         from vtc.model.run import read_manifest
 
-        check_questions((read_manifest(run)["compressor"] for run, _ in plan), settings)
+        compressors = [read_manifest(run)["compressor"] for run, _ in plan]
+        check_questions(compressors, settings)
+        check_fusing(compressors, settings)
 
     def check_turns(self, plan: Sequence[tuple[Path, Path]], settings: StageSettings) -> None:
         """Raise InputError for V at which one of the runs cannot be trained in turns."""

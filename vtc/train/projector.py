@@ -21,7 +21,7 @@ from vtc.train.jobs import ProjectorJob, ProjectorRun
 from vtc.train.log import Advance
 from vtc.train.places import Place, identity
 from vtc.train.processes import is_sharded, join, n_processes, refuse_unshardable
-from vtc.train.questions import check_questions
+from vtc.train.questions import check_fusing, check_questions
 from vtc.train.relay import Relay
 from vtc.train.settings import StageSettings
 from vtc.train.sharding import loading_device, place
@@ -54,6 +54,7 @@ def train_projectors(
     job.refuse_mixture(inputs.settings.weights, inputs.settings.data_seed)
     job.check_samples(inputs.samples.rows)
     check_questions(job.compressors, inputs.settings)
+    check_fusing(job.compressors, inputs.settings)
     job.check_turns(inputs.settings)
     _check_auto_batch(inputs.settings)
     refuse_unshardable(inputs.settings)

@@ -1,4 +1,4 @@
-"""What a training with a compressor that reads the question must have: questions."""
+"""What a training with a compressor that reads text must have, or cannot have."""
 
 from collections.abc import Iterable
 
@@ -24,3 +24,17 @@ def check_questions(compressors: Iterable[str], settings: StageSettings) -> None
                 f"{name} compresses an image for the question about it, which --template plain "
                 "throws away; use --template chat (--chat-template vicuna for an LLM without one)"
             )
+
+
+def check_fusing(compressors: Iterable[str], settings: StageSettings) -> None:
+    """Raise InputError where a compressor fuses text, and the settings leave no room for it."""
+    for name in compressors:
+        known = KNOWN.get(name)
+        if known is None or not known.fuses:
+            continue
+        for flag, given in (("--pack", settings.pack), ("--compile", settings.compile)):
+            if given:
+                raise InputError(
+                    f"{flag} is for batches that go to the LLM as they are, and {name} fuses each "
+                    "row's text with its images; leave it out"
+                )

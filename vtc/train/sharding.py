@@ -43,13 +43,13 @@ def shard(model: nn.Module, computing: torch.dtype | None = None) -> None:
     step: a batch without images does not run the compressor, so no process may wait for it there.
     `computing` is the type of autocast, if it is on.
 
-    Raises InputError where torch is too old for such batches, and for a compressor that reads the
-    question: its pass through the LLM is not one that all processes make together.
+    Raises InputError where torch is too old for such batches, and for a compressor that reads
+    text: a pass of the LLM over the question is not one that all processes make together.
     """
     if not hasattr(FSDPModule, "set_reduce_scatter_unused_params"):
         raise InputError(f"FSDP needs torch 2.13 or newer, not {torch.__version__}")
     core = _core(model)
-    if core.compressor.needs_query:
+    if core.compressor.reads_text:
         raise InputError(
             f"{core.config.compressor}, which reads the question, does not train under FSDP; "
             "launch with whole copies of the model (--multi_gpu)"

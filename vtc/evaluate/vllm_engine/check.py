@@ -85,6 +85,16 @@ def refuse_pruning(manifest: Mapping[str, Any], folder: Path) -> None:
         )
 
 
+def refuse_fusing(manifest: Mapping[str, Any], folder: Path) -> None:
+    """Raise InputError for a run that fuses text with images before its LLM."""
+    known = KNOWN.get(manifest["compressor"])
+    if known is not None and known.fuses:
+        raise InputError(
+            f"run {folder}: {manifest['compressor']} rewrites the text's embeddings, which vLLM "
+            "makes itself; leave --engine vllm out"
+        )
+
+
 def refuse_four_bits(manifest: Mapping[str, Any], folder: Path) -> None:
     """Raise InputError for a QLoRA run, which is evaluated in the 4 bits that it was trained in."""
     if manifest.get("quantisation") and manifest["weights"] == "adapter":
