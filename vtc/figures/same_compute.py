@@ -50,7 +50,7 @@ def choices_of(rows: Sequence[Row], text_tokens: float) -> list[Choice]:
         key = (row["n_params"], row["visual_tokens"], compressor_name(row) or "")
         tokens = row.get("visual_tokens_mean") or row["visual_tokens"]
         found[key] = prefill_flops(row["n_params"], tokens, text_tokens)
-    return [Choice(*key, flops) for key, flops in sorted(found.items())]
+    return [Choice(n, v, name, flops) for (n, v, name), flops in sorted(found.items())]
 
 
 def match(choices: Sequence[Choice], flops: float, within: float) -> Match:
