@@ -18,15 +18,13 @@ from vtc.compress.interface import (
 )
 from vtc.compress.layers import adaptive_pool, linear_flops, two_layers, windows
 from vtc.compress.published import Published, Source, attention, both
-from vtc.compress.window_attention import attend_unprojected
+from vtc.compress.window_attention import WIDE, attend_unprojected
 from vtc.errors import InputError
 
 # Hidden states 12, 16, 22 and 23 of a 24-layer encoder, as shares of the way to the penultimate.
 KEY_LEVELS = (12 / 23, 16 / 23, 22 / 23, 1.0)
 MAX_HEADS = 8
 LN_EPS = 1e-6
-# Encoders at least as wide take the order of products that needs fewer of them.
-WIDE = 512
 QUERIES = ("bilinear", "antialias", "area")
 
 

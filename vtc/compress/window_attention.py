@@ -4,6 +4,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+WIDE = 512
+"""Encoders at least as wide spare memory, and TokenPacker's products: trainings of narrower ones
+end as they always did."""
+_PARTS = 8
 
 
 class WindowAttention(nn.Module):
@@ -85,8 +91,36 @@ def attend_unprojected(
 ) -> Float[Tensor, "B V D"]:
     """Attention of one query a window over patches that no matrix has touched.
 
-    `query` is projected and scaled; the biases of keys and values are left to the caller.
+    `query` is projected and scaled; the biases of keys and values are left to the caller. What it
+    makes of a window has a row a head, more than the window has patches where it is small: a
+    training then makes it anew for its backward pass, some windows at a time.
     """
+    heads, size, width = query.shape[-2], keys.shape[2], keys.shape[3]
+    if heads <= size or width < WIDE or not torch.is_grad_enabled():
+        return _attend(query, keys, values, of_key, of_value)
+    rows = -(-query.shape[0] * query.shape[1] // _PARTS)
+    cut = zip(*(part.flatten(0, 1).split(rows) for part in (query, keys, values)), strict=True)
+    found = [
+        checkpoint(
+            _attend,
+            *(part.unsqueeze(0) for part in parts),
+            of_key,
+            of_value,
+            use_reentrant=False,
+            preserve_rng_state=False,
+        )
+        for parts in cut
+    ]
+    return torch.cat(found, dim=1).view(*query.shape[:2], width)
+
+
+def _attend(
+    query: Float[Tensor, "B V H d"],
+    keys: Float[Tensor, "B V S D"],
+    values: Float[Tensor, "B V S D"],
+    of_key: Float[Tensor, "D D"],
+    of_value: Float[Tensor, "D D"],
+) -> Float[Tensor, "B V D"]:
     heads = query.shape[-2]
     asked = torch.einsum("bvhd,hdk->bvhk", query, of_key.unflatten(0, (heads, -1)))
     weights = (asked @ keys.transpose(-1, -2)).softmax(-1)
