@@ -11,7 +11,7 @@ from vtc.compress.selection import TrainingFree, take
 
 
 class DivPrune(TrainingFree):
-    """Alvar et al., DivPrune (2503.02175), section 3.3: a greedy answer to max-min diversity.
+    """Alvar et al., DivPrune (2503.02175): a greedy answer to max-min diversity.
 
     Every patch is projected. The first one chosen is the farthest from its nearest neighbour
     (1 - cosine); each further one is the farthest from the nearest of those chosen. They come in

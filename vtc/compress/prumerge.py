@@ -112,7 +112,7 @@ class PruMerge(TrainingFree):
 
 
 class PruMergePlus(PruMerge):
-    """PruMerge+ (section 3.4): half of the kept patches by attention, half evenly over the image.
+    """PruMerge+: half of the kept patches by attention, half evenly over the image.
 
     Of V - 1 patches the larger half are the most attended to; the others stand at the middle of
     as many equal stretches of the patches that are left, in raster order, so that none is there

@@ -12,7 +12,7 @@ from vtc.errors import InputError
 
 
 class VisionZip(TrainingFree):
-    """Yang et al., VisionZip (2412.04467), section 3.2: dominant and contextual tokens, no weights.
+    """Yang et al., VisionZip (2412.04467): dominant and contextual tokens, no weights.
 
     Of V tokens, `contextual` C are merged ones (default: 5 of 32, the published share, 1 at
     least); the others are the class token and the patches that it attends to most in the layer
