@@ -3,6 +3,7 @@
     python benchmarks/law_coverage.py [--replicates 1000] [--truth log-linear|power]
     python benchmarks/law_coverage.py --replicates 300 --images 400
     python benchmarks/law_coverage.py --replicates 300 --share exponents|alpha|none
+    python benchmarks/law_coverage.py --replicates 300 --jackknife --llm-sd 0.006
 
 A study is the published one's design (4 sizes, 7 token counts) with run noise and an effect of
 each LLM that hits all its points. `log-linear` is the truth of the published coverage figures;
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jackknife", action="store_true", help="cover by the jackknife, too")
     parser.add_argument("--images", type=int, default=0)
+    parser.add_argument("--llm-sd", type=float, nargs="+", default=LLM_SDS, help="LLM effects")
     parser.add_argument("--share", choices=("exponents", "alpha", "none"))
     options = parser.parse_args()
     log_n, log_v = (grid.ravel() for grid in np.meshgrid(SIZES, TOKENS, indexing="ij"))
@@ -52,7 +54,7 @@ def main() -> None:
         mean, ratio = 0.1 + 0.5 * np.exp(-0.3 * log_n - 0.1 * log_v), 3.0
     else:
         mean, ratio = 0.590172 - 0.0383889 * log_n - 0.0081358 * log_v, 0.0383889 / 0.0081358
-    for llm_sd in LLM_SDS:
+    for llm_sd in options.llm_sd:
         if options.share:
             print(f"LLM sd {llm_sd:.3f}:", share_coverage(log_n, log_v, llm_sd, options))
             continue
