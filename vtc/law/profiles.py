@@ -50,14 +50,14 @@ def profile_rows(points: Points, row: Mapping[str, Any]) -> list[dict[str, Any]]
 
 
 def _ranges(row: Mapping[str, Any], errors: np.ndarray) -> dict[str, np.ndarray]:
-    """The values of each parameter: its interval and as much again on both sides."""
+    """The values of each parameter: its interval and half as much again on both sides."""
     names = ("beta",) if row["alpha"] is None else ("alpha", "beta")
     ranges = {}
     for name in names + (("ratio",) if row["ratio"] is not None else ()):
         value, low, high = row[name], row.get(f"{name}_low"), row.get(f"{name}_high")
         if low is None or high is None:
             low, high = (value - _WIDE * abs(value) / 2, value + _WIDE * abs(value) / 2)
-        width = max(high - low, 1e-6)
+        width = max((high - low) / 2, 1e-6)
         low, high = min(low, value) - width, max(high, value) + width
         if name == "ratio":
             low = max(low, value / 20)
