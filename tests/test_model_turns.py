@@ -115,3 +115,11 @@ def test_a_run_says_what_it_was_trained_at_and_serves(tiny_world, tmp_path):
     # What was written before there were sets.
     del manifest["trained_visual_tokens"]
     assert trained_of(manifest) == (16,)
+
+
+def test_of_many_v_a_warning_names_few():
+    """MQT's published ones are 128."""
+    manifest = {"visual_tokens": 256, "trained_visual_tokens": list(range(2, 257, 2))}
+    said = untrained("r", manifest, (1,))
+    assert said is not None
+    assert "was trained at V = 2, 4, 6, ..., 256 (128 in all), not at 1:" in said

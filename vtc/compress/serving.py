@@ -7,6 +7,8 @@ from typing import Any
 from vtc.compress.choices import KNOWN, listed
 from vtc.errors import InputError
 
+_MANY = 12
+
 
 def trained_of(manifest: Mapping[str, Any]) -> tuple[int, ...]:
     """The V that a run was trained at, by its manifest."""
@@ -50,7 +52,7 @@ def untrained(run: str | Path, manifest: Mapping[str, Any], asked: Sequence[int]
     if not outside:
         return None
     return (
-        f"warning: run {run} was trained at V = {listed(trained)}, not at {listed(outside)}: "
+        f"warning: run {run} was trained at V = {_few(trained)}, not at {_few(outside)}: "
         "answers there are not those of a run trained for it"
     )
 
@@ -64,6 +66,15 @@ def other_repeats(run: str | Path, manifest: Mapping[str, Any], asked: int | Non
         f"warning: run {run} was trained to be fed its visual tokens {_times(own)}, not "
         f"{_times(asked)}: answers are not those of a run trained for it"
     )
+
+
+def _few(numbers: Sequence[int]) -> str:
+    """Numbers as words; of many the first and the last, and how many they are."""
+    said = listed(numbers)
+    if said.count(",") < _MANY:
+        return said
+    first = ", ".join(said.split(", ")[:3])
+    return f"{first}, ..., {numbers[-1]} ({len(numbers)} in all)"
 
 
 def _times(repeats: int) -> str:
