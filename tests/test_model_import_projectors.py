@@ -278,3 +278,40 @@ def test_a_projector_alone_from_the_shell(folders, encoder, tiny_world, tmp_path
     told = vtc("ask", "run", picture, "What colour is it ?", "--max-new-tokens", "3", cwd=tmp_path)
     assert told.returncode == 0, told.stderr
     assert not list((tmp_path / "run").rglob("*.bin"))
+
+
+def test_llavas_own_projector_alone(encoder, tiny_world, tmp_path):
+    """LLaVA-1.5's first stage in safetensors: a run of the mlp, or of m3, of the same weights."""
+    folder = shutil.copytree(tiny_world.llama, tmp_path / "stage-1")
+    (folder / "model.safetensors").unlink()
+    write_config(folder, encoder, {**LLAVA, "_name_or_path": str(tiny_world.llama)})
+    projector = drawn(M3(WIDTH, TEXT))
+    named = {f"model.mm_projector.{key}": part for key, part in projector.state_dict().items()}
+    save_file(named, folder / "mm_projector.safetensors")
+    pixels = torch.randn(1, 3, IMAGE_SIZE, IMAGE_SIZE, generator=torch.Generator().manual_seed(5))
+    every = tokens_of(folder, tmp_path / "mlp", Wish(), pixels)
+    tower = CLIPVisionModel.from_pretrained(encoder).eval()
+    with torch.no_grad():
+        patches = tower(pixels, output_hidden_states=True).hidden_states[-2][:, 1:]
+        torch.testing.assert_close(every, projector(patches), rtol=1e-5, atol=1e-6)
+    pooled = tokens_of(folder, tmp_path / "m3", Wish("m3", 4), pixels)
+    with torch.no_grad():
+        torch.testing.assert_close(pooled, projector.pooled(patches, 4), rtol=1e-5, atol=1e-6)
+    save_file(
+        {**named, "model.mm_projector.0.bias": torch.zeros(3)}, folder / "mm_projector.safetensors"
+    )
+    with pytest.raises(
+        InputError, match=r"mm_projector\.safetensors: .*0\.bias \[3\] instead of \[48"
+    ):
+        import_run(str(folder), tmp_path / "no")
+    with pytest.raises(InputError, match=r"--llm-name: .* has its own name"):
+        import_run(str(folder), tmp_path / "no", llm_name="vicuna-7b-v1.5")
+    assert not (tmp_path / "no").exists()
+
+
+def tokens_of(folder: Path, run: Path, wish: Wish, pixels: Tensor) -> Tensor:
+    """The visual tokens of an imported run."""
+    import_run(str(folder), run, wish=wish)
+    core = load_run(run).model.model
+    with torch.no_grad():
+        return core.compress(core.encode(pixels))
