@@ -41,4 +41,4 @@ for size in $sizes; do
   done
 done
 vtc score predictions-*.parquet -o scores.parquet
-python "$here/repeated.py" scores.parquet
+python "$here/repeated.py" predictions-*.parquet

@@ -1,62 +1,76 @@
-"""What repeating visual tokens does to the error: python repeated.py SCORES.
+"""What repeating visual tokens does to the error: python repeated.py PREDICTIONS [...].
 
-Runs of the same LLM, seed and distinct tokens V, fed k times and once, are pairs: the mean of their
-differences in error, with a t interval over the pairs, holds the noise of training and all items.
+Runs of the same LLM, seed and distinct tokens V, fed k times and once, answer the same items: the
+mean of their differences in error, over runs and items, has an interval by image.
 """
 
 import sys
-from math import sqrt
-from statistics import fmean, stdev
-
-from scipy.stats import t
+from collections import defaultdict
+from statistics import fmean
 
 from vtc import console
+from vtc.evaluate.aggregate import clustered_stderr
 from vtc.tables import specs
 from vtc.tables.read import read_rows
 
-LEVEL = 0.95
+TWO_SIDED = 1.96  # Standard normal: 95 % of it lie within so many standard errors.
+
+Run = tuple[str, int]
+Errors = dict[str, tuple[str, float]]
+"""Image and error of each item."""
 
 
-def cells(rows: list[dict]) -> dict[tuple[int, int], dict[tuple[str, int], float]]:
-    """Errors by (distinct V, k), of each (LLM, seed)."""
-    found: dict[tuple[int, int], dict[tuple[str, int], float]] = {}
+def cells(rows: list[dict]) -> dict[tuple[int, int], dict[Run, Errors]]:
+    """Errors of each run (LLM, seed), by distinct V and k."""
+    found: dict[tuple[int, int], dict[Run, Errors]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
         k = row["visual_tokens_repeated"] or 1
-        of_runs = found.setdefault((row["visual_tokens"] // k, k), {})
-        of_runs[row["backbone"], row["seed"]] = row["error"]
+        errors = found[row["visual_tokens"] // k, k][row["backbone"], row["seed"]]
+        errors[row["item_id"]] = row["image_id"], 1 - row["score"]
     return found
 
 
-def difference(one: dict, other: dict) -> str:
-    """The mean of one minus other over the runs of both, with its interval."""
-    pairs = [one[run] - other[run] for run in one.keys() & other.keys()]
-    half = t.ppf((1 + LEVEL) / 2, len(pairs) - 1) * stdev(pairs) / sqrt(len(pairs))
-    return f"{fmean(pairs):+.3f} +- {half:.3f}"
+def difference(one: dict[Run, Errors], other: dict[Run, Errors]) -> str:
+    """The mean of one minus other over the runs and items of both, with its interval."""
+    moved, images = [], []
+    for run in one.keys() & other.keys():
+        for item, (image, error) in one[run].items():
+            moved.append(error - other[run][item][1])
+            images.append(image)
+    stderr = clustered_stderr(moved, images)
+    return "" if stderr is None else f"{fmean(moved):+.3f} +- {TWO_SIDED * stderr:.3f}"
 
 
 def table(rows: list[dict]) -> list[dict]:
-    """A row for each V and k, by tokens fed."""
+    """A row for each V and k, by tokens fed: each run's error, and what they differ by."""
     found = cells(rows)
     runs = sorted({run for of_runs in found.values() for run in of_runs})
-    return [
-        {
-            "V x k": f"{v} x {k}",
-            "fed": v * k,
-            **{f"{name} s{seed}": f"{found[v, k][name, seed]:.3f}" for name, seed in runs},
-            "to V x 1": difference(found[v, k], found[v, 1]) if k > 1 else "",
-            "to kV x 1": difference(found[v, k], found[v * k, 1]) if k > 1 else "",
+    lines = []
+    for v, k in sorted(found, key=lambda cell: (cell[0] * cell[1], cell[0])):
+        own = found[v, k]
+        errors = {
+            f"{name} s{seed}": f"{fmean(error for _, error in own[name, seed].values()):.3f}"
+            for name, seed in runs
+            if (name, seed) in own
         }
-        for v, k in sorted(found, key=lambda cell: (cell[0] * cell[1], cell[0]))
-    ]
+        less, more = (found.get(cell) if k > 1 else None for cell in ((v, 1), (v * k, 1)))
+        lines.append(
+            {
+                "V x k": f"{v} x {k}",
+                "fed": v * k,
+                **errors,
+                "to V x 1": difference(own, less) if less else "",
+                "to kV x 1": difference(own, more) if more else "",
+            }
+        )
+    return lines
 
 
 def main() -> None:
-    rows = [row for path in sys.argv[1:] for row in read_rows(path, specs.SCORES).rows]
+    rows = [row for path in sys.argv[1:] for row in read_rows(path, specs.PREDICTIONS).rows]
     for task in sorted({row["task"] for row in rows}, reverse=True):
         own = table([row for row in rows if row["task"] == task])
-        console.say(
-            f"{task}: errors, and differences with {LEVEL:.0%} intervals over pairs of runs"
-        )
+        console.say(f"{task}: errors; mean differences over the runs of both, 95 % intervals")
         console.print_table(own, list(own[0]))
 
 

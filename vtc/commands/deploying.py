@@ -204,7 +204,7 @@ def _compressor_of(name: str, shape: Any) -> Any:
     from vtc.cost.encoder import encoder_flops
     from vtc.cost.inference import Compressing
 
-    refuse_fusing(name, "which 'vtc recommend' has no time for")
+    refuse_fusing(name, "which 'vtc recommend' does not count")
     if name == "none" or shape is None:
         return lambda llm, tokens: Compressing(0.0, 0.0)
 
