@@ -9,13 +9,14 @@ import pytest
 import torch
 from conftest import TinyWorld
 from pruned_by_masks import ByMasks
-from transformers import AutoModelForCausalLM, DynamicCache
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from vtc.compress.inllm import InLlm
 from vtc.compress.pruning import Schedule
 from vtc.data.images import open_image
 from vtc.errors import InputError
 from vtc.model.assemble import Assembled, assemble
+from vtc.model.backbones import Llm, load_llm
 from vtc.model.pruned_cache import PrunedLayer
 from vtc.model.reading import read, read_on
 
@@ -41,8 +42,6 @@ def llms(tiny_world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> dic
         config.pop("layer_types", None)
         (root / name / "config.json").write_text(json.dumps(config))
         (root / name / "model.safetensors").unlink()
-        from transformers import AutoConfig
-
         torch.manual_seed(4)
         fresh = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(root / name))
         fresh.save_pretrained(root / name)
@@ -105,8 +104,13 @@ def close(found: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("llm", "kind"), [("qwen", "sdpa"), ("llama", "eager")])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "llm", "kind"),
+    [
+        *((case, "qwen", "sdpa") for case in CASES),
+        *((case, "llama", "eager") for case in ("fastv", "pyramiddrop")),
+    ],
+)
 @torch.no_grad()
 def test_a_batch_and_its_answers_are_those_of_masks_alone(tiny_world, llms, case, llm, kind):
     """Four rows padded on the left: prefill, and eight tokens with the cache, as by masks alone."""
@@ -235,6 +239,39 @@ def test_a_dialogue_goes_on_behind_a_pruned_cache(tiny_world, llms, case):
     assert deep.valid.shape == (2, lengths(cache)[-1])
     cache.crop(-2)
     assert deep.valid.shape == (2, lengths(cache)[-1])
+
+
+def other_llm(tiny_world: TinyWorld, kind: str, **more: Any) -> Llm:
+    """An LLM of another family, random, with the tiny Llama's tokenizer."""
+    own = load_llm(tiny_world.llama, torch.float32)
+    config = AutoConfig.for_model(
+        kind, hidden_size=48, intermediate_size=96, num_hidden_layers=LAYERS, head_dim=12,
+        num_attention_heads=4, num_key_value_heads=2, pad_token_id=0, initializer_range=0.2,
+        vocab_size=own.model.config.vocab_size, **more,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return Llm(own.source, AutoModelForCausalLM.from_config(config).eval(), own.tokenizer)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("qwen3", "fastv"), ("phi3", "pyramiddrop")])
+@torch.no_grad()
+def test_norms_of_queries_and_fused_projections_are_the_layers_own(tiny_world, kind, name):
+    llm = other_llm(tiny_world, kind)
+    made = assemble(tiny_world.encoder, llm, name, settings={"average": 20})
+    found = made.model.eval()(**padded(made, tiny_world)).logits[:, -1]
+    made.model.model.language_model.set_attn_implementation("eager")
+    reference = ByMasks(made.model)
+    for number, (ids, shown) in enumerate(rows_of(made)):
+        alone = reference.logits(ids, len(ids), pixels_of(made, tiny_world, shown))[-1]
+        close(found[number], alone)
+
+
+@torch.no_grad()
+def test_layers_of_another_build_are_refused(tiny_world):
+    """OLMo 2 has no norm before its attention."""
+    made = assemble(tiny_world.encoder, other_llm(tiny_world, "olmo2"), "fastv")
+    with pytest.raises(InputError, match="type Olmo2DecoderLayer cannot be asked what a token"):
+        made.model(**padded(made, tiny_world))
 
 
 def test_an_llm_with_windows_is_refused(tiny_world, llms, tmp_path):
