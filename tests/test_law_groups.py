@@ -372,8 +372,8 @@ def test_intervals_of_held_out_runs_are_shares(errors):
     rows = [{**r, "error": float(e)} for r, e in
             zip(table({"a": THREE["a"]}), rng.uniform(*errors, 28), strict=True)]  # fmt: skip
     [row] = fit(rows, holdout="n_params>=7b", n_draws=200)
-    assert all(0 <= low <= high <= 1
-               for low, high in zip(row["holdout_low"], row["holdout_high"], strict=True))  # fmt: skip
+    ends = zip(row["holdout_low"], row["holdout_high"], strict=True)
+    assert all(0 <= low <= high <= 1 for low, high in ends)
     assert 0.0 in row["holdout_low"] or 1.0 in row["holdout_high"]
 
 
