@@ -1,5 +1,6 @@
 """Laws of groups: apart, sharing exponents, drawn to their mean; benchmarks left out; hold-outs."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -12,6 +13,7 @@ from shell import vtc
 
 from vtc.errors import InputError, NoAnswerError
 from vtc.law import shared_intervals, shrinkage
+from vtc.law.extras import Extras
 from vtc.law.run import Material, Request, compare_table, fit_laws, fit_table
 from vtc.law.sentences import describe
 from vtc.law.shared import Data, fit_shared, held_exponent, refit_shared
@@ -298,6 +300,22 @@ def test_the_others_are_fitted_where_a_group_has_no_law(change, share, reason):
     # What is left is what it would be alone.
     alone = fit(rows[:28] + rows[56:], by="compressor", share=share)
     assert fit(rows, by="compressor", share=share) == alone
+
+
+def test_the_checklist_says_which_group_has_no_law(tmp_path):
+    rows = table(THREE)
+    rows[28:56] = [{**row, "error": 0.5} for row in rows[28:56]]
+    request, said = Request("t", n_draws=0, by="compressor"), []
+    laws = fit_laws(request, Material(rows), said.append)
+    path = tmp_path / "points.json"
+    path.write_text("[]")
+    page = tmp_path / "law"
+    where = dataclasses.replace(request, table=str(path))
+    assert Extras(report=str(page)).write(where, Material(rows), laws, said) == [
+        f"wrote {page}.md", f"wrote {page}.json",
+    ]  # fmt: skip
+    text = page.with_suffix(".md").read_text()
+    assert "No law for task 'reasoning', compressor 'b': every point has the same error" in text
 
 
 def test_a_group_of_one_v_may_share_exponents():

@@ -118,10 +118,12 @@ def fit(tables, out, fmt, force, profile, report, **settings) -> None:
     extras.check(request, out)
     material = material_of(request.inputs)
     if request.form == "power":
-        fitted = fit_laws(request, material, console.say)
+        lacking: list[str] = []
+        fitted = fit_laws(request, material, lacking.append)
         rows = [law.row for law in fitted]
-        lines = [line for law in fitted for line in describe(law.row, law.n_dropped)]
-        lines += extras.write(request, material, fitted)
+        lines = [*lacking]
+        lines += [line for law in fitted for line in describe(law.row, law.n_dropped)]
+        lines += extras.write(request, material, fitted, lacking)
         spec, shown = specs.LAW, lambda: law_tables.laws(rows, request.by)
     else:
         rows, lines = compare_table(request, material)

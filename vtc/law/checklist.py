@@ -28,17 +28,21 @@ _METHODS = {
 
 
 def checklist(
-    laws: Sequence[Row], table: Sequence[Row], forms: Sequence[Row], settings: Mapping[str, Any]
+    laws: Sequence[Row],
+    table: Sequence[Row],
+    forms: Sequence[Row],
+    settings: Mapping[str, Any],
+    lacking: Sequence[str] = (),
 ) -> dict[str, Block]:
     """The four blocks: each item and its answer. `forms` may be empty, `table` is what was fitted.
 
-    `settings` are those of the fit (`Request.settings`).
+    `settings` are those of the fit (`Request.settings`), `lacking` says what has no law, and why.
     """
     return {
         "Hypothesis": _hypothesis(laws, forms, settings),
         "Training set-up": _training(laws, table),
         "Data collection": _data(laws, table, settings),
-        "Fitting": _fitting(laws, settings),
+        "Fitting": _fitting(laws, settings, lacking),
     }
 
 
@@ -123,7 +127,7 @@ def _data(laws: Sequence[Row], table: Sequence[Row], settings: Mapping[str, Any]
     ]
 
 
-def _fitting(laws: Sequence[Row], settings: Mapping[str, Any]) -> Block:
+def _fitting(laws: Sequence[Row], settings: Mapping[str, Any], lacking: Sequence[str]) -> Block:
     methods = list(dict.fromkeys(law["method"] for law in laws))
     intervals = list(dict.fromkeys(law["interval_method"] for law in laws))
     quality = "; ".join(
@@ -147,7 +151,7 @@ def _fitting(laws: Sequence[Row], settings: Mapping[str, Any]) -> Block:
             if methods == ["varpro"]
             else "none",
         ),
-        ("All points or some", "all but those said above"),
+        ("All points or some", "; ".join(["all but those said above", *lacking])),
         ("Goodness of fit", quality),
         (
             "Intervals",

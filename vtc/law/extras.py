@@ -43,8 +43,17 @@ class Extras:
         if len(set(named)) < len(named):
             raise InputError("-o, --profile and --report name the same file; give each its own")
 
-    def write(self, request: Request, material: Material, laws: Sequence[Fitted]) -> list[str]:
-        """Write them, whole or not at all, and say what was written."""
+    def write(
+        self,
+        request: Request,
+        material: Material,
+        laws: Sequence[Fitted],
+        lacking: Sequence[str] = (),
+    ) -> list[str]:
+        """Write them, whole or not at all, and say what was written.
+
+        `lacking` says which tasks or groups have no law, and why.
+        """
         made = footer(settings=request.settings(), inputs=list(request.inputs), seed=request.seed)
         if self.profile is not None:
             from vtc.law.profiles import profile_rows
@@ -52,7 +61,7 @@ class Extras:
             rows = [row for law in laws for row in profile_rows(law.points, law.row)]
             write_rows(rows, specs.PROFILE, self.profile, force=self.force, footer=made)
         if self.report is not None:
-            self._write_report(request, material, laws, made)
+            self._write_report(request, material, laws, lacking, made)
         names = [name for name in (self.profile, *self._pages()) if name is not None]
         return [f"wrote {name}" for name in names]
 
@@ -67,7 +76,12 @@ class Extras:
         return f"{stem}.md", f"{stem}.json"
 
     def _write_report(
-        self, request: Request, material: Material, laws: Sequence[Fitted], made: dict[str, Any]
+        self,
+        request: Request,
+        material: Material,
+        laws: Sequence[Fitted],
+        lacking: Sequence[str],
+        made: dict[str, Any],
     ) -> None:
         from vtc.law import checklist
 
@@ -77,7 +91,7 @@ class Extras:
             plain = replace(request, form="all", method="varpro", exponents=None)
             forms, _ = compare_table(plain, material)
         table = [row for row in material.rows if row.get("task") in {None, *_tasks(rows)}]
-        blocks = checklist.checklist(rows, table, forms, request.settings())
+        blocks = checklist.checklist(rows, table, forms, request.settings(), lacking)
         page, data = self._pages()
         text = json.dumps(checklist.document(blocks, rows, forms, made), indent=1, allow_nan=False)
         for path, content in ((page, checklist.markdown(blocks, rows, made)), (data, text + "\n")):
