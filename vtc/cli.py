@@ -9,7 +9,7 @@ import click
 
 from vtc import __version__
 from vtc.commands import COMMANDS
-from vtc.errors import VtcError
+from vtc.errors import VtcError, naming_stdout
 
 EPILOG = """\b
 Example:
@@ -73,7 +73,9 @@ def run(argv: list[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = main.main(args=arguments, prog_name="vtc", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout:
+            with naming_stdout():
+                sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         code = error.exit_code

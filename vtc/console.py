@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from vtc.errors import naming_stdout
+
 _verbosity = 0
 
 # Places of a line: between two columns; of a cell that others are padded to; of a text or heading
@@ -45,7 +47,7 @@ def print_table(
         _column((headings or {}).get(name, name), [row.get(name) for row in rows])
         for name in columns
     ]
-    if sys.stdout.isatty():
+    if sys.stdout and sys.stdout.isatty():
         width = shutil.get_terminal_size((80, 24)).columns
         table, left_out = _fitted(table, width)
         if left_out:
@@ -57,7 +59,8 @@ def print_table(
     text = Text(lines[0], style="bold")
     for line in lines[1:]:
         text.append(Text(f"\n{line}", style="not bold"))
-    Console().print(text, highlight=False, soft_wrap=True)
+    with naming_stdout():
+        Console().print(text, highlight=False, soft_wrap=True)
 
 
 @dataclass
@@ -175,7 +178,7 @@ def progress(description: str, total: int | None = None):
 
     Silent when stderr is no terminal.
     """
-    if _verbosity < 0 or not sys.stderr.isatty():
+    if _verbosity < 0 or not (sys.stderr and sys.stderr.isatty()):
         yield lambda n=1, words="": None
         return
     from rich.console import Console

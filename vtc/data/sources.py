@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from vtc.data.pictures import holds_pictures
 from vtc.errors import InputError
 from vtc.tables.json_stream import stream_values
 from vtc.tables.read import footer_of, title
+from vtc.tables.streams import stdin
 
 _BATCH = 512
 _PEEKED = 8
@@ -68,7 +68,7 @@ def open_source(name: str | Path, choice: Choice = ALL) -> Source:
         rows, n_rows = open_dataset(name, choice.split, choice.subset, choice.streaming)
         root = path.resolve() if path.is_dir() else None
         return _limited(Source(name, rows, root, n_rows), choice.limit)
-    content = sys.stdin.buffer.read() if name == "-" else b""
+    content = stdin().read() if name == "-" else b""
     file = _open(name, content)
     head = file.read(4)
     if not head.strip():

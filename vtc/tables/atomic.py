@@ -24,6 +24,19 @@ def refuse_existing(path: str | Path, force: bool) -> None:
         raise InputError(f"folder {path.parent} of the output {path.name} does not exist; make it")
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"folder {path.parent} of the output {path.name} may not be written to")
+    _refuse_unwritable(_followed(path))
+
+
+def _refuse_unwritable(path: Path) -> None:
+    """Raise InputError if no file can be made beside `path`: a name too long, /proc, no space."""
+    trial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        os.close(os.open(trial, os.O_CREAT | os.O_WRONLY))
+        trial.unlink()
+    except OSError as error:
+        # Of /proc the system says that the file, which is to be made, does not exist.
+        why = "no files are made there" if error.errno == errno.ENOENT else error.strerror
+        raise InputError(f"{path} cannot be written ({why}); name another file or folder") from None
 
 
 @contextmanager
@@ -40,6 +53,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(partial, path)
         _sync(path.parent)
+    except OSError as error:
+        if error.filename in (None, str(partial)):
+            error.filename = str(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

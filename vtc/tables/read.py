@@ -2,7 +2,6 @@
 
 import io
 import json
-import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 from vtc.errors import InputError
 from vtc.tables.cells import checked, from_text, number
 from vtc.tables.spec import Table
+from vtc.tables.streams import stdin
 from vtc.tables.text import parse_csv_rows, parse_json_array, parse_json_rows
 
 __all__ = [
@@ -139,7 +139,7 @@ def file_bytes(path: Path) -> bytes:
 
 def _read_any(path: str | Path) -> _Raw:
     name = title(path)
-    data = sys.stdin.buffer.read() if str(path) == "-" else file_bytes(Path(path))
+    data = stdin().read() if str(path) == "-" else file_bytes(Path(path))
     if not data.strip():
         raise InputError(f"{name} is empty; expected a table (Parquet, CSV or JSON)")
     if data[:4] == b"PAR1":

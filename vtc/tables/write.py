@@ -4,14 +4,14 @@ import csv
 import io
 import json
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vtc.errors import InputError
+from vtc.errors import InputError, naming_stdout
 from vtc.tables.atomic import refuse_existing, replacing
 from vtc.tables.spec import Table
+from vtc.tables.streams import stdout
 
 FORMATS = ("table", "json", "csv", "parquet")
 _SUFFIXES = {".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json"}
@@ -48,7 +48,7 @@ def check_output(out: str | Path, fmt: str | None, force: bool) -> str:
         raise InputError(f"{out} is a folder; give the name of a file")
     chosen = resolve_format(str(out), fmt)
     if str(out) == "-":
-        if chosen == "parquet" and sys.stdout.isatty():
+        if stdout().isatty() and chosen == "parquet":
             raise InputError("Parquet is binary: send it to a file with -o, or into a pipe")
         return chosen
     if chosen == "table":
@@ -98,8 +98,10 @@ def write_stdout(
     Raises InputError for Parquet to a terminal.
     """
     check_output("-", fmt, force=False)
-    sys.stdout.buffer.write(encode(rows, spec, fmt, footer))
-    sys.stdout.buffer.flush()
+    data = encode(rows, spec, fmt, footer)
+    with naming_stdout():
+        stdout().write(data)
+        stdout().flush()
 
 
 def _parquet(rows: Sequence[dict[str, Any]], spec: Table, footer: dict[str, Any]) -> bytes:
