@@ -15,8 +15,8 @@ def explain(q: Deployment, advice: Advice) -> list[str]:
         lines += [_choice(q, view), *_split(q, advice, view)]
         lines += [*reasons(q, advice, view), *next_steps(q, view)]
     else:
-        limit = say(q.objective, limit_of(q.objective, q.limits))
-        lines.append(f"The lowest errors on each GPU within {limit}, by rank.")
+        limits = " and ".join(say(name, limit_of(name, q.limits)) for name in q.limits)
+        lines.append(f"The lowest errors on each GPU within {limits}, by rank.")
     return [
         *lines,
         *words.extrapolations(q.law, rows),
