@@ -75,8 +75,8 @@ def pruning(
         )
     if llm.training and getattr(llm, "gradient_checkpointing", False):
         raise ValueError("visual tokens are not dropped under gradient checkpointing")
-    visual = (ids == model.config.image_token_id) & shows
-    handles = _Pass(llm, compressor, visual, mask).hooks()
+    visual = ids == model.config.image_token_id
+    handles = _Pass(llm, compressor, visual, mask, shows).hooks()
     try:
         yield
     finally:
@@ -98,14 +98,16 @@ class _Pass:
         compressor: InLlm,
         visual: Bool[Tensor, "B T"],
         mask: Int[Tensor, "B K"] | None,
+        shows: bool,
     ) -> None:
         self.llm, self.visual, self.mask = llm, visual, mask
         self.by_next, self.packs = compressor.ranked_by_next, compressor.packs
         schedule = compressor.schedule(len(llm.layers))
         self.kept = {drop.layer: drop.kept for drop in schedule.drops}
         self.tokens, self.n_new = schedule.n_tokens, visual.shape[1]
-        self.drops = bool(visual.any())
-        if bool((visual.sum(1) % self.tokens).any()):
+        # Generating a token waits for no GPU to say so.
+        self.drops = shows and bool(visual.any())
+        if self.drops and bool((visual.sum(1) % self.tokens).any()):
             raise ValueError(f"the {self.tokens} tokens of an image must be read in one pass")
         self.here = self.past = self.whole = visual
         self.places: Int[Tensor, "B R"] = visual.long()
