@@ -216,3 +216,23 @@ def test_a_progress_bar_is_drawn_on_a_terminal_alone():
         os.close(master)
     assert drawn.stdout == "0\n1\n2\n"
     assert "counting" in on_screen
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fit", "bare.csv", "-o", "bare.csv", "--force"],
+        ["score", "bare.csv", "-o", "../{folder}/bare.csv", "--force"],
+        ["show", "bare.csv", "-o", "link.csv", "--force"],
+        ["recommend", "--flops", "3e12", "--law", "bare.csv", "-o", "bare.csv", "--force"],
+        ["fit", "bare.csv", "--profile", "bare.csv", "--force"],
+    ],
+)
+def test_an_input_is_never_the_output(arguments, bare, monkeypatch, capsys):
+    monkeypatch.chdir(bare.parent)
+    (bare.parent / "link.csv").symlink_to(bare)
+    with pytest.raises(SystemExit) as ended:
+        cli.run([word.format(folder=bare.parent.name) for word in arguments])
+    assert ended.value.code == 2
+    assert "another name" in capsys.readouterr().err
+    assert bare.read_text() == BARE

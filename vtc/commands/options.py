@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from vtc.commands.inputs import keeping_inputs
 from vtc.errors import InputError
 from vtc.tables.spec import Table
 
@@ -16,7 +17,11 @@ FORMATS = ("table", "json", "csv", "parquet")
 
 
 def output(function: Callable) -> Callable:
-    """Add `-o`, `--format` and `--force`: where rows go, as what, and whether to overwrite."""
+    """Add `-o`, `--format` and `--force`: where rows go, as what, and whether to overwrite.
+
+    An output that is also an input is refused, whatever `--force` says.
+    """
+    function = keeping_inputs(function)
     for option in (
         click.option("--force", is_flag=True, help="Overwrite an output that exists."),
         click.option(

@@ -42,6 +42,9 @@ class Extras:
         ]
         if len(set(named)) < len(named):
             raise InputError("-o, --profile and --report name the same file; give each its own")
+        for table in request.inputs:
+            if table != "-" and str(Path(table).resolve()) in named:
+                raise InputError(f"{table} is fitted; give what is written beside it another name")
 
     def write(
         self,
