@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vtc.catalog import encoders, gpus, llms
+from vtc.catalog.measurements import PUBLISHED
 from vtc.commands import advice as commands_advice
 from vtc.commands import deploying
 from vtc.commands.recommend import recommend
@@ -23,6 +24,7 @@ from vtc.cost.llm import prefill_flops
 from vtc.cost.query import query_flops
 from vtc.cost.roofline import machine
 from vtc.errors import InputError, NoAnswerError
+from vtc.law.points import read_points, read_table
 from vtc.law.power import from_row
 from vtc.recommend import law_row, read_mix
 from vtc.recommend.deploy import advise
@@ -31,6 +33,7 @@ from vtc.recommend.laws import of_row
 from vtc.recommend.odds import best_shares, wasted
 from vtc.tables import specs
 
+PUBLISHED_ROWS = (read_table(str(PUBLISHED)), "published")
 CLIP = encoders.shape("openai/clip-vit-large-patch14-336")
 
 
@@ -141,8 +144,7 @@ def test_rows_hold_the_budget_and_none_is_better(gpu, objective, size, task, bat
         assert errors[0] == pytest.approx(view.errors[view.fits].min())
         explain(q, found)
         # A tie in N and V shares its wins.
-        chances = {(row["n_params"], row["visual_tokens"]): row["p_best"] for row in rows}
-        assert sum(chances.values()) == pytest.approx(1)
+        assert sum(row["p_best"] for row in rows) == pytest.approx(1)
         # No row wastes what a worse one could not save: brute force.
         costs = [row["budget_share"] for row in rows]
         for row in rows[:20]:
@@ -163,6 +165,25 @@ def test_the_best_shares_are_what_the_draws_say():
     assert shares == {p: count / len(law.draws) for p, count in wins.items() if count}
     assert best_shares(of_row("x", law_row("paper", "ocr")), pairs) == {}
     assert wasted([0.1, 0.1, 0.2], [4.0, 2.0, 1.0], 3) == [0.5, 0.0, 0.0]
+
+
+def test_another_form_is_told_where_a_choice_extrapolates():
+    rows, said = answered("--gpu a100-80gb --latency 10s --weights nf4")
+    # By `vtc fit --form log-linear --at 72b:576`, digit for digit.
+    points = np.array([point[:3] for point in read_points(*PUBLISHED_ROWS)[0].points])
+    columns = [np.ones(len(points)), -np.log(points[:, 0] / 1e9), -np.log(points[:, 1])]
+    c, a, b = np.linalg.lstsq(np.stack(columns, axis=1), points[:, 2], rcond=None)[0]
+    rival = c - a * np.log(72) - b * np.log(576)
+    assert rows[0]["error_log_linear"] == pytest.approx(rival, abs=1e-9)
+    assert rival < rows[0]["error_low"]
+    assert "predicts 0.374 for Qwen1.5-72B with 576 visual tokens, outside the interval" in said
+    assert "linear in ln N" not in answered("--gpu rtx4090 --latency 30ms")[1]
+
+
+@pytest.mark.parametrize("line", ["--flops 3e12", "--gpu rtx4090 --latency 60ms"])
+def test_choices_that_tie_share_the_draws(line):
+    rows, _ = answered(f"{line} --family all --top 10000")
+    assert sum(row["p_best"] for row in rows) == pytest.approx(1)
 
 
 def test_a_mix_is_the_weighted_mean():
@@ -242,6 +263,21 @@ def test_images_prefix_and_no_encoder():
         ("--gpu rtx4090 --latency 90ms", "But for the memory: Qwen1.5-14B"),
         ("--flops 6e11 --cost-model exact --q 0", "One visual token is the answer here: no text"),
         ("--flops 3e12", "One visual token is not the answer here: 50 tokens of text"),
+        (
+            "--gpu rtx4090 --latency 1s --g 50 --llm Qwen1.5-7B --visual-tokens 1",
+            "the only real choice that fits. Of its 1.74 TFLOP: encoder 21%, compressor 1%, "
+            "prefill 38%, decoding 40%. Of its 887 ms: encoder 3.69 ms, compressor 0.123 ms, "
+            "prefill 17.6 ms, decoding 865 ms (most of it decoding, bound by bandwidth); 1.13 "
+            "images a second. One visual token is all there was to choose from, and it saves "
+            "little: generating 50 tokens takes 98% of the time",
+        ),
+        ("--flops 1.07e12 --cost-model exact --llm Qwen1.5-7B", "is all that the budgets leave"),
+        (
+            "--gpu rtx4090 --latency 1s --g 100 --objective ttft",
+            "(most of it prefill, bound by compute), then decoding 1.79 s",
+        ),
+        ("--gpu l4 --latency 1s --g 100 --objective ttft", "; 50 tokens of text that no cache"),
+        ("--flops 3e12 --family all", "trust the order within a family, not between families"),
         ("--flops 3e12 --task ocr", "not the answer here: for ocr tokens lower the error more"),
         ("--flops 3e12 --q 500 --visual-tokens 4,144", "4 visual tokens are not the answer here"),
     ],
@@ -275,6 +311,8 @@ def test_why_nothing_fits(line, words):
     ("line", "words"),
     [
         ("--latency 30ms", "--latency needs a GPU"),
+        ("--flops 3e12 --latency 30ms", "--latency needs a GPU"),
+        ("--flops 3e12 --fps 10", "--fps needs a GPU"),
         ("--gpu l4", "no budget: give --flops"),
         ("--gpu l4 --latency 30ms --objective throughput", "needs its budget: give --fps"),
         ("--gpu l4 --budget-usd-per-1k-images 1", "give --usd-per-hour"),

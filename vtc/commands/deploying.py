@@ -84,7 +84,7 @@ def deployment(flags: Mapping[str, Any], mix: Any, models: Sequence[Any]) -> Any
         measured = read_costs(
             flags["costs"], service, encoder or None, compressor, bool(flags["gpu"])
         )
-    devices = _devices(flags, objective)
+    devices = _devices(flags, limits)
     return Deployment(
         law=mix,
         models=models,
@@ -120,7 +120,7 @@ def _budgets(flags: Mapping[str, Any]) -> tuple[Any, dict[str, float]]:
     return objective, limits
 
 
-def _devices(flags: Mapping[str, Any], objective: str) -> list[Any]:
+def _devices(flags: Mapping[str, Any], limits: Mapping[str, float]) -> list[Any]:
     from vtc.catalog import gpus
     from vtc.cost.roofline import machine
     from vtc.recommend.grid import Device
@@ -128,9 +128,9 @@ def _devices(flags: Mapping[str, Any], objective: str) -> list[Any]:
     names, price = flags["gpu"] or (), flags["usd_per_hour"]
     if not names:
         wrong = [name for name in ("compute_efficiency", "bandwidth_efficiency") if flags[name]]
-        if (objective != "flops" or wrong or price) and not flags["costs"]:
-            what = _BUDGETS.get(objective) if objective != "flops" else None
-            what = what or _flag(wrong[0] if wrong else "usd_per_hour")
+        timed = [_BUDGETS[name] for name in limits if name != "flops"]
+        if (timed or wrong or price) and not flags["costs"]:
+            what = timed[0] if timed else _flag(wrong[0] if wrong else "usd_per_hour")
             raise InputError(f"{what} needs a GPU: give --gpu (`vtc catalog gpus`), or --costs")
         return [Device("", None, flags["vram"], price)]
     cards = gpus.catalog() if "all" in names else [gpus.find(name) for name in names]

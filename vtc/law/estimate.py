@@ -19,6 +19,7 @@ from vtc.law.rows import (
     quality,
     refuse_hopeless,
     rounded,
+    straight_rival,
 )
 from vtc.law.varpro import Fits, fit_many
 from vtc.tables.specs import LAW
@@ -43,6 +44,7 @@ def estimate(
     row = {
         **point_row(points, settings, fit, single),
         **quality(fit, errors, n_parameters=3 if single else 4),
+        **straight_rival(log_n, log_v, errors),
         "flags": data_flags(points),
     }
     if fit.d[0] <= 0:

@@ -96,10 +96,39 @@ def quality(fit: Fits, errors: np.ndarray, n_parameters: int) -> dict[str, float
     """Sum of squares, rmse, R2 and AICc of a fit with one entry to errors [n]."""
     n, sse = len(errors), float(fit.sse[0])
     spread = float(((errors - errors.mean()) ** 2).sum())
+    return {
+        "sse": sse,
+        "rmse": math.sqrt(sse / n),
+        "r2": 1 - sse / spread,
+        "aicc": aicc(sse, n, n_parameters),
+    }
+
+
+def straight_rival(
+    log_n: np.ndarray, log_v: np.ndarray, errors: np.ndarray
+) -> dict[str, list[float] | float | None]:
+    """The law's plainest rival, Y = c - a ln N - b ln V: what another form would predict afar.
+
+    Logs (N in billions) and errors are [n]; nothing where the points do not
+    tell its three numbers.
+    """
+    columns = np.stack([np.ones_like(log_n), -log_n, -log_v], axis=1)
+    if np.linalg.matrix_rank(columns) < 3:
+        return {}
+    values = np.linalg.lstsq(columns, errors, rcond=None)[0]
+    residual = columns @ values - errors
+    return {
+        "log_linear": [float(value) for value in values],
+        "log_linear_aicc": aicc(float(residual @ residual), len(errors), 3),
+    }
+
+
+def aicc(sse: float, n: int, n_parameters: int) -> float | None:
+    """Akaike's corrected criterion of n errors; None for a perfect fit or too few of them."""
     p = n_parameters + 1  # the noise's variance is a parameter too
-    possible = sse > 0 and n > p + 1
-    aicc = n * math.log(sse / n) + 2 * p + 2 * p * (p + 1) / (n - p - 1) if possible else None
-    return {"sse": sse, "rmse": math.sqrt(sse / n), "r2": 1 - sse / spread, "aicc": aicc}
+    if not (sse > 0 and n > p + 1):
+        return None
+    return n * math.log(sse / n) + 2 * p + 2 * p * (p + 1) / (n - p - 1)
 
 
 def data_flags(points: Points) -> list[str]:

@@ -25,6 +25,7 @@ from vtc.law.rows import (
     point_row,
     quality,
     rounded,
+    straight_rival,
 )
 from vtc.law.shared import Data, SharedFit, fit_shared, refit_shared
 from vtc.law.shared_intervals import exponent_intervals, linearise
@@ -70,6 +71,7 @@ def shared_rows(groups: Sequence[Points], settings: Settings, share: str) -> lis
         row = {
             **point_row(points, settings, own, single=False),
             **quality(own, data.errors[at], n_parameters=4),
+            **straight_rival(data.log_n[at], data.log_v[at], data.errors[at]),
             "shared": share,
             "shared_p": p_value,
             "level": settings.level,

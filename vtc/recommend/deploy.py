@@ -173,7 +173,7 @@ def _ends(q: Deployment, fits: Array) -> list[tuple[int, int]]:
         (n_params, int(end))
         for n_params, mask in zip(q.counts, fits, strict=True)
         if mask.any()
-        for end in (every[mask].min(), every[mask].max())
+        for end in {every[mask].min(), every[mask].max()}
     ]
 
 
@@ -199,6 +199,7 @@ def _row(
         "error": float(view.errors[place]),
         "error_low": low,
         "error_high": high,
+        "error_log_linear": q.law.rival_error(n_params, v),
         "p_best": shares.get((n_params, v), 0.0) if shares else None,
         "regret": float(view.errors[place] - view.errors[best]),
         "wasted": waste,
@@ -226,10 +227,10 @@ def _row(
     row["memory_peak"] = int(view.timed.peak[place])
     for p, phase in enumerate(PHASES):
         row[f"flops_{phase}"] = float(static.flops[p][place])
-    return row | _times(view, place)
+    return row | _times(view, place, q.objective)
 
 
-def _times(view: View, place: tuple[int, int]) -> dict[str, Any]:
+def _times(view: View, place: tuple[int, int], objective: Objective) -> dict[str, Any]:
     """The columns of time of a choice, if it is known."""
     timed = view.timed
     if not np.isfinite(timed.latency[place]):
@@ -237,7 +238,9 @@ def _times(view: View, place: tuple[int, int]) -> dict[str, Any]:
     found: dict[str, Any] = {
         f"{phase}_ms": 1e3 * float(timed.seconds[p][place]) for p, phase in enumerate(PHASES)
     }
-    longest = int(timed.seconds[(slice(None), *place)].argmax())
+    # Decoding, the last phase, comes after the first token.
+    counted = slice(-1) if objective == "ttft" else slice(None)
+    longest = int(timed.seconds[(counted, *place)].argmax())
     what = "compute" if timed.compute[(longest, *place)] else "bandwidth"
     found |= {
         "ttft_ms": 1e3 * float(timed.ttft[place]),

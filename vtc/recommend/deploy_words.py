@@ -49,8 +49,8 @@ def _choice(q: Deployment, view: View) -> str:
         held = f", {gigabytes(first['memory_peak'])} of {gigabytes(device.usable_bytes)} of memory"
     return (
         f"Deploy {first['model']} with {words.tokens(first['visual_tokens'])}{where}: "
-        f"{words.error_with_interval(first)}; {say(q.objective, cost)} {word} {need}{held}; the "
-        f"best of {int(view.fits.sum())} real choices that fit{words.best_in_draws(first)}."
+        f"{words.error_with_interval(first)}; {say(q.objective, cost)} {word} {need}{held}; "
+        f"{words.best_of(int(view.fits.sum()), first)}."
     )
 
 
@@ -73,9 +73,14 @@ def _split(q: Deployment, advice: Advice, view: View) -> list[str]:
         ]
         phase, _, what = first["bound"].partition(": ")
         most = f"{dict(named)[phase]}{', measured' if what == 'measured' else f', bound by {what}'}"
+        until = "latency"
+        after = ""
+        if q.objective == "ttft":
+            until = "ttft"
+            after = f", then {times.pop()}" if first["decode_ms"] else ""
         lines.append(
-            f"Of its {seconds(first['latency_ms'] / 1e3)}: {', '.join(times)} (most of it {most}); "
-            f"{first['images_per_s']:.3g} images a second."
+            f"Of its {seconds(first[f'{until}_ms'] / 1e3)}: {', '.join(times)} (most of it {most})"
+            f"{after}; {first['images_per_s']:.3g} images a second."
         )
     return lines
 

@@ -88,6 +88,17 @@ class Mix:
             return self.parts[0].law.interval(n_params, visual_tokens, level)
         return central([draw.error(n_params, visual_tokens) for draw in self.draws], level)
 
+    def rival_error(self, n_params: float, visual_tokens: float) -> float | None:
+        """The error by the laws' rivals c - a ln N - b ln V; None unless each law has one."""
+        total, log_v = 0.0, math.log(visual_tokens)
+        for part in self.parts:
+            line = part.row.get("log_linear")
+            if not line:
+                return None
+            c, a, b = line
+            total += part.weight * (c - a * math.log(n_params / 1e9) - b * log_v)
+        return total
+
     def covers(self, n_params: float, visual_tokens: float) -> bool:
         """Whether N and V lie within what every law was fitted on."""
         return all(
@@ -215,6 +226,8 @@ def _check_row(row: Mapping[str, Any], where: str, law: str) -> None:
             "fit it again, or convert k"
         )
     _check_ranges(row, where)
+    if len(row.get("log_linear") or (0, 0, 0)) != 3:
+        raise InputError(f"{where}: log_linear must hold c, a and b, or be empty")
     counts = {name: len(row[name]) for name in _DRAWS}
     if len(set(counts.values())) > 1:
         said = ", ".join(f"{name} {count}" for name, count in counts.items())

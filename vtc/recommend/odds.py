@@ -1,5 +1,6 @@
 """How sure an answer is: how often each choice is the best, and what its rivals would save."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from vtc.recommend.laws import Mix
@@ -8,22 +9,25 @@ Pair = tuple[float, float]
 
 
 def best_shares(mix: Mix, pairs: Iterable[Pair]) -> dict[Pair, float]:
-    """The share of the law's draws in which each (N, V) has the lowest error; {} without draws.
+    """The share of the law's draws in which a choice has the lowest error, by (N, V).
 
-    Pairs that never win are left out. Where all exponents are positive only those win that no
-    other pair exceeds in both N and V. Else the fewest and the most V of each N are compared.
+    A pair stands in `pairs` once for each choice that has it: choices of one N and V tie, and share
+    the draws that they win. Pairs that never win are left out; {} without draws. Where all
+    exponents are positive only those win that no other pair exceeds in both N and V. Else the
+    fewest and the most V of each N are compared.
     """
     if not mix.draws:
         return {}
+    choices = Counter(pairs)
     falling = all(
         part.law.alpha > 0 and part.law.beta > 0 for draw in mix.draws for part in draw.parts
     )
-    rivals = _frontier(pairs) if falling else _ends(pairs)
+    rivals = _frontier(choices) if falling else _ends(choices)
     wins: dict[Pair, int] = {}
     for draw in mix.draws:
         winner = min(rivals, key=lambda pair: draw.error(*pair))
         wins[winner] = wins.get(winner, 0) + 1
-    return {pair: count / len(mix.draws) for pair, count in wins.items()}
+    return {pair: count / len(mix.draws) / choices[pair] for pair, count in wins.items()}
 
 
 def _frontier(pairs: Iterable[Pair]) -> list[Pair]:

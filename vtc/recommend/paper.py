@@ -190,6 +190,7 @@ def _row(
         "error": error,
         "error_low": low,
         "error_high": high,
+        "error_log_linear": question.law.rival_error(n_params, v),
         "regret": error - best_error,
         "extrapolates": not question.law.covers(n_params, v),
         "task": question.law.task,

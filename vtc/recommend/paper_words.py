@@ -17,8 +17,8 @@ def explain(question: Question, answer: Answer) -> list[str]:
         *words.law_sentences(question.law),
         *_optimum_sentences(question, answer.optimum),
         f"Deploy {first['model']} with {words.tokens(first['visual_tokens'])}: "
-        f"{words.error_with_interval(first)}, {first['budget_share']:.0%} of the budget; the best "
-        f"of {answer.n_fitting} real choices that fit{words.best_in_draws(first)}.",
+        f"{words.error_with_interval(first)}, {first['budget_share']:.0%} of the budget; "
+        f"{words.best_of(answer.n_fitting, first)}.",
         *_more_tokens(question, first["visual_tokens"]),
         *words.extrapolations(question.law, answer.rows),
         *words.doubts(question.law, question.models),

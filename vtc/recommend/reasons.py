@@ -1,6 +1,7 @@
 """Why one visual token is, or is not, the answer: what the choice rests on, in words."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -29,7 +30,8 @@ def reasons(q: Deployment, advice: Advice, view: View) -> list[str]:
         if reason
     ]
     if first["visual_tokens"] == least:
-        return [f"One visual token is the answer here: {_fewest(q)}."] if least == 1 else []
+        spent = [one for one in (_encoder(q, advice, view, m, j), _decode(q, view, m, j)) if one]
+        return [_fewest(q, view, m, spent)] if least == 1 else []
     return words.not_the_answer(least, found)
 
 
@@ -53,7 +55,9 @@ def _bandwidth(q: Deployment, view: View, m: int, j: int) -> str:
 
 def _text(q: Deployment) -> str:
     s = q.service
-    paid = s.text_tokens + max(s.generated_tokens - 1, 0)
+    # The first token waits for the question, not for the answer.
+    after = 0 if q.objective == "ttft" else max(s.generated_tokens - 1, 0)
+    paid = s.text_tokens + after
     return words.text_is_paid(q.law, paid, min(q.visual_tokens), s.images)
 
 
@@ -98,11 +102,27 @@ def _largest(q: Deployment, view: View, m: int) -> str:
     return ""
 
 
-def _fewest(q: Deployment) -> str:
-    s = q.service
+def _fewest(q: Deployment, view: View, m: int, spent: Sequence[str]) -> str:
+    """Why one visual token is chosen; `spent` says where it saves little."""
+    s, name = q.service, q.models[m].model
+    but = f", and it saves little: {'; '.join(spent)}" if spent else ""
+    if max(q.visual_tokens) == 1:
+        return f"One visual token is all there was to choose from{but}."
+    falls = any(part.law.beta > 0 for part in q.law.parts)
+    if not falls:
+        return f"One visual token is the answer here: by the law more do not lower the error{but}."
+    smaller = [i for i, count in enumerate(q.counts) if count < q.counts[m]]
+    more = [at for at, v in enumerate(q.visual_tokens) if v > 1]
+    # Tokens were given up for the LLM only where a smaller one could have had more of them.
+    if not view.fits[np.ix_(smaller, more)].any():
+        return f"One visual token is all that the budgets leave {name}{but}."
     if not s.text_tokens and s.generated_tokens <= 1:
-        return "no text is computed beside the image, so a larger LLM gains most"
-    return "every token saved goes into a larger LLM, which lowers the error more"
+        why = "no text is computed beside the image, so a larger LLM gains most"
+    elif spent:
+        why = f"no more of them leave room for {name}"
+    else:
+        why = "every token saved goes into a larger LLM, which lowers the error more"
+    return f"One visual token is the answer here: {why}{but}."
 
 
 def next_steps(q: Deployment, view: View) -> list[str]:

@@ -76,10 +76,16 @@ def error_with_interval(row: Mapping[str, Any]) -> str:
     return f"predicted error {row['error']:.3f}{interval}"
 
 
-def best_in_draws(row: Mapping[str, Any]) -> str:
-    """How often the law's draws put this row first; nothing without draws."""
+def best_of(n_fitting: int, row: Mapping[str, Any]) -> str:
+    """How many choices the first row is the best of, and in which share of the law's draws.
+
+    All draws have the law's form: the share knows nothing of another one.
+    """
+    if n_fitting == 1:
+        return "the only real choice that fits"
     share = row.get("p_best")
-    return "" if share is None else f", the best in {share:.0%} of the law's draws"
+    sure = "" if share is None else f", the best in {share:.0%} of the law's draws (its form given)"
+    return f"the best of {n_fitting} real choices that fit{sure}"
 
 
 def extrapolations(mix: Mix, rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -92,7 +98,35 @@ def extrapolations(mix: Mix, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         for row in (part.row for part in mix.parts)
     ]
     said = " and ".join(dict.fromkeys(ranges))
-    return [f"Rows that extrapolate (*) lie outside the fitted {said}."]
+    return [f"Rows that extrapolate (*) lie outside the fitted {said}.", *_another_form(mix, rows)]
+
+
+def _another_form(mix: Mix, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the law's rival says of the first row that extrapolates: intervals know one form."""
+    row = next(row for row in rows if row["extrapolates"])
+    rival = row["error_log_linear"]
+    if rival is None:
+        return []
+    gaps = [_aicc_gap(part.row) for part in mix.parts]
+    fits = ""
+    if len(gaps) == 1 and gaps[0] is not None:
+        better = "better" if gaps[0] > 0 else "worse"
+        fits = f", which fits the same points {better} (AICc {abs(gaps[0]):.1f} apart),"
+    where = ""
+    if row["error_low"] is not None:
+        inside = row["error_low"] <= rival <= row["error_high"]
+        where = ", inside the interval" if inside else ", outside the interval"
+    return [
+        f"There the form decides, which intervals and draws take for granted: one linear in ln N "
+        f"and ln V{fits} predicts {rival:.3f} for {row['model']} with "
+        f"{tokens(row['visual_tokens'])}{where}."
+    ]
+
+
+def _aicc_gap(row: Mapping[str, Any]) -> float | None:
+    """By how much the rival's AICc lies below the law's."""
+    own, rival = row.get("aicc"), row.get("log_linear_aicc")
+    return None if own is None or rival is None else own - rival
 
 
 def doubts(mix: Mix, models: Sequence[LLM]) -> list[str]:
@@ -110,8 +144,14 @@ def doubts(mix: Mix, models: Sequence[LLM]) -> list[str]:
     fitted = mix.row["families"] or []
     others = sorted({llm.family or "your LLMs" for llm in models} - set(fitted))
     if fitted and others:
-        lines.append(
-            f"The law was fitted on {', '.join(fitted)}; for {', '.join(others)} trust the order "
-            "more than the errors."
-        )
+        lines.append(f"The law was fitted on {', '.join(fitted)}; {_of_others(others, models)}")
     return lines
+
+
+def _of_others(others: Sequence[str], models: Sequence[LLM]) -> str:
+    if len({llm.family for llm in models}) == 1:
+        return f"for {', '.join(others)} trust the order more than the errors."
+    return (
+        f"{', '.join(others)} may err more or less at the same N, which no law in N tells: trust "
+        "the order within a family, not between families."
+    )

@@ -16,9 +16,15 @@ RECOMMENDATION = Table(
         Column("error_low", "float", "lower end of the interval of the law's mean", nullable=True),
         Column("error_high", "float", "upper end of that interval", nullable=True),
         Column(
+            "error_log_linear",
+            "float",
+            "error by the law's rival that is linear in ln N and ln V, fitted to the same points",
+            nullable=True,
+        ),
+        Column(
             "p_best",
             "float",
-            "share of the law's draws in which nothing that fits has a lower error",
+            "share of the law's draws in which nothing that fits errs less; ties share theirs",
             "share",
             nullable=True,
         ),

@@ -126,6 +126,13 @@ LAW = Table(
         Column("rmse", "float", "root mean squared residual"),
         Column("r2", "float", "share of the variance explained", nullable=True),
         Column("aicc", "float", "corrected Akaike information criterion", nullable=True),
+        Column(
+            "log_linear",
+            "list<float>",
+            "c, a, b of the rival Y = c - a ln N - b ln V fitted to the same points, N as in k",
+            nullable=True,
+        ),
+        Column("log_linear_aicc", "float", "its aicc; empty: too few points", nullable=True),
         Column("n_params_min", "int", "smallest N fitted"),
         Column("n_params_max", "int", "largest N fitted"),
         Column("visual_tokens_min", "int", "smallest V fitted", "tokens"),
