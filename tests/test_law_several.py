@@ -81,6 +81,28 @@ def test_one_run_twice_and_two_counts_of_n_are_refused(change, message):
         join({"first": ROWS, "second": second})
 
 
+BARE = [{"n_params_b": 7, "visual_tokens": v, "error": 0.4 - v / 1000} for v in (1, 4, 16, 64)]
+
+
+def test_a_copy_of_a_table_is_no_replicate(tmp_path):
+    first, other = tmp_path / "first.json", tmp_path / "other.csv"
+    first.write_text(json.dumps(BARE))
+    lines = [",".join([*map(str, one.values()), "copied"]) for one in BARE]
+    other.write_text("\n".join(["n_params_b,visual_tokens,error,note", *lines]))
+    with pytest.raises(InputError, match=r"other\.csv, row 0 is .*first\.json, row 0 again"):
+        read_tables([str(first), str(other)])
+
+
+@pytest.mark.parametrize("apart", [{"seed": 1}, {"error": 0.3991}, {"compressor": "mlp"}])
+def test_a_row_twice_in_one_table_is_refused_unless_something_tells_it_apart(tmp_path, apart):
+    table = tmp_path / "points.json"
+    table.write_text(json.dumps([*BARE, BARE[0]]))
+    with pytest.raises(InputError, match="row 4 is .*row 0 again, .* leave it out, or tell"):
+        read_tables([str(table)])
+    table.write_text(json.dumps([*BARE, {**BARE[0], **apart}]))
+    assert len(read_tables([str(table)])) == 5
+
+
 def test_a_table_given_twice_is_refused(tables, tmp_path):
     (tmp_path / "sub").mkdir()
     again = str(tmp_path / "sub" / ".." / "a.jsonl")

@@ -152,5 +152,5 @@ _SENTENCES = {
     "--drop-untrained leaves them out.",
     "several_families": "The points mix LLM families, whose laws may differ.",
     "several_compressors": "The points mix compressors, whose laws may differ.",
-    "replicates": "Several runs of one N and V (such as seeds) count as replicates, a point each.",
+    "replicates": "Several runs of one N and V, whatever else tells them apart, are a point each.",
 }

@@ -6,6 +6,7 @@ from typing import Any
 
 from vtc.errors import InputError
 from vtc.law.cells import CONVENTIONS, placed
+from vtc.law.copies import refuse_copies
 from vtc.law.points import read_table
 from vtc.tables.read import title
 
@@ -15,12 +16,15 @@ _RUN = ("run_id", "visual_tokens", "visual_tokens_repeated", "task", "benchmark"
 def read_tables(tables: Sequence[str]) -> list[dict[str, Any]]:
     """Rows to read points from, of all tables in turn; each knows where it stands.
 
-    Raises InputError as `read_table`, and for what `join` refuses.
+    Raises InputError as `read_table`, for what `join` refuses, and for a row that is there twice.
     """
-    if len(tables) == 1:
-        return read_table(tables[0])
     refuse_twice(tables)
-    return join({table: read_table(table) for table in tables})
+    if len(tables) == 1:
+        rows = read_table(tables[0])
+    else:
+        rows = join({table: read_table(table) for table in tables})
+    refuse_copies(rows, title(tables[0]))
+    return rows
 
 
 def join(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
