@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 WIDTH, TEXT, SIDE, BATCH, LEVELS = 1024, 2048, 24, 4, (12, 16, 22, 23)
-NAMES, TOKENS = ("tokenpacker", "quecc"), (1, 16, 144)
+NAMES, TOKENS = ("tokenpacker", "quecc"), (1, 16, 144, 576)
 # Memory that is given back at once does not hide the next arm's.
 ALONE = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
 
