@@ -94,6 +94,8 @@ def test_conventions_of_n_move_the_ratio_as_published():
         ({"error": "abc"}, "row 2, column 'error': 'abc' is not a number"),
         ({"error": None}, "row 2: needs a column 'error' or 'score'"),
         ({"visual_tokens": 0}, "row 2: visual_tokens 0 is not a whole number"),
+        ({"visual_tokens": "1e300"}, "row 2: visual_tokens 1e.300 is more than any LLM reads"),
+        ({"n_params": 0.5}, "row 2: n_params is 0.5; .* name the column n_params_b"),
         ({"visual_tokens": 2.5}, "row 2: visual_tokens 2.5 is not a whole number"),
         ({"n_params": -1}, "row 2: n_params is -1; it must be a positive count"),
         ({"n_params": None}, "row 2: needs a column 'n_params' or 'n_params_b'"),

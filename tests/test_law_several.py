@@ -97,7 +97,7 @@ def test_a_copy_of_a_table_is_no_replicate(tmp_path):
 def test_a_row_twice_in_one_table_is_refused_unless_something_tells_it_apart(tmp_path, apart):
     table = tmp_path / "points.json"
     table.write_text(json.dumps([*BARE, BARE[0]]))
-    with pytest.raises(InputError, match="row 4 is .*row 0 again, .* leave it out, or tell"):
+    with pytest.raises(InputError, match=r"row 4 is .*row 0 again, .* leave it out, or tell"):
         read_tables([str(table)])
     table.write_text(json.dumps([*BARE, {**BARE[0], **apart}]))
     assert len(read_tables([str(table)])) == 5

@@ -4,6 +4,7 @@ from shell import vtc
 
 from vtc.catalog.measurements import PUBLISHED
 from vtc.commands import law_tables
+from vtc.law.sentences import describe
 from vtc.recommend import law_row
 
 
@@ -42,3 +43,11 @@ def test_the_command_prints_them_and_says_what_it_wrote(tmp_path):
     forms = vtc("fit", PUBLISHED, "--task", "reasoning", "--form", "log-linear")
     assert "without a point  without a size  best V" in forms.stdout
     assert "reasoning: form log-linear over 28 points." in forms.stderr
+
+
+def test_a_best_v_is_printed_as_one_token_at_least():
+    row = {**law_row("published", "reasoning"), "v_star": 0.2, "v_star_low": 0.17}
+    [shown], _ = law_tables.laws([{**row, "v_star_high": 3.0}], None)
+    assert shown["v_star"] == "1 [1, 3]"
+    [_, said, *_] = describe({**row, "v_star_high": None})
+    assert said.endswith("best V at Q = 50: 1 [1, no bound] visual token, the fewest there are.")

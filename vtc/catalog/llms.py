@@ -125,7 +125,8 @@ def checked_count(value: float, column: str, where: str) -> int:
     Raises InputError for what cannot be one, such as a 7 that means billions.
     """
     if value <= 0 or (value < 1 and column != "n_params_b"):
-        raise InputError(f"{where}: {column} is {value:g}; it must be a positive count")
+        billions = "; name the column n_params_b if it is in billions" if value > 0 else ""
+        raise InputError(f"{where}: {column} is {value:g}; it must be a positive count{billions}")
     if column == "n_params_b":
         if value > _MOST_BILLIONS:
             raise InputError(

@@ -64,8 +64,11 @@ def _with_interval(row: Mapping[str, Any], name: str) -> str | None:
     most = name == "v_star" and row["ratio"] is not None
     if value is None and not most:
         return None
+    if name == "v_star":
+        # Fewer visual tokens than one there are none, whatever the formula says.
+        value, *ends = (None if cell is None else max(cell, 1.0) for cell in (value, *ends))
     said = "most" if value is None else f"{value:.3g}"
-    if ends == (None, None):
+    if all(end is None for end in ends):
         return said
     open_end = "most" if most else "-"
     low, high = (open_end if end is None else f"{end:.3g}" for end in ends)

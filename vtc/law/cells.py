@@ -12,6 +12,7 @@ CONVENTIONS = {
     "total": "n_params_total",
     "non-embedding": "n_params_nonembedding",
 }
+_MOST_TOKENS = 10_000_000  # The longest contexts there are, of text, hold about as many.
 ROUNDING = 0.006  # of an error and a score of two digits each
 
 
@@ -55,6 +56,11 @@ def point(row: Mapping[str, Any], where: str, convention: str) -> Point:
     tokens = _cell(row, "visual_tokens", where)
     if tokens < 1 or tokens != int(tokens):
         raise InputError(f"{where}: visual_tokens {tokens:g} is not a whole number of at least 1")
+    if tokens > _MOST_TOKENS:
+        raise InputError(
+            f"{where}: visual_tokens {tokens:g} is more than any LLM reads (at most "
+            f"{_MOST_TOKENS:,}); it counts the tokens of one image"
+        )
     run = None if row.get("run_id") is None else str(row["run_id"])
     return Point(_n_params(row, where, convention), int(tokens), _error(row, where), run)
 

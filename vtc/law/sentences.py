@@ -60,14 +60,20 @@ def _finding(row: Mapping[str, Any]) -> list[str]:
         ratio += f", alpha{_span(row, 'alpha')}, beta{_span(row, 'beta')}"
     if row["v_star"] is None:
         low = row.get("v_star_low")
-        least = f" (the interval's other end: {low:.3g} {q})" if low is not None else ""
+        least = f" (the interval's other end: {at_least_one(low)} {q})" if low is not None else ""
         return [f"{ratio}: beta >= alpha, so as many visual tokens as possible{least}."]
     end = row.get("v_star_high")
     span = ""
     if row.get("v_star_low") is not None:
-        upper = f"{end:.3g}" if end is not None else "no bound"
-        span = f" [{row['v_star_low']:.3g}, {upper}]"
-    return [f"{ratio}; best V {q}: {row['v_star']:.3g}{span} visual tokens."]
+        upper = at_least_one(end) if end is not None else "no bound"
+        span = f" [{at_least_one(row['v_star_low'])}, {upper}]"
+    unit = "visual token, the fewest there are" if row["v_star"] <= 1 else "visual tokens"
+    return [f"{ratio}; best V {q}: {at_least_one(row['v_star'])}{span} {unit}."]
+
+
+def at_least_one(visual_tokens: float) -> str:
+    """A best V as it is printed: below one token, where a formula may end, there is none."""
+    return f"{max(visual_tokens, 1.0):.3g}"
 
 
 def _span(row: Mapping[str, Any], name: str) -> str:
