@@ -339,6 +339,10 @@ def test_contradictions_are_refused(line, words):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        ({"beta": 0.08}, r"alpha/beta is 0.887, outside its own interval \[4.32, 5.15\]"),
+        ({"alpha": 1e308}, "outside its own interval"),
+        ({"alpha": 9.0, "ratio_low": None}, "predict an error of 302 at N = 0.5B"),
+        ({"k": 0.5}, "its draws 0.*: they are of another law; take both from one fit"),
         ({"unit": "millions"}, "N is counted in 'millions' inside k"),
         ({"draw_alpha": [0.1]}, "its draws are not aligned"),
         ({"draw_k": None}, "write \\[\\] there for a law without intervals"),

@@ -11,6 +11,7 @@ from vtc.catalog import laws
 from vtc.errors import InputError, NoAnswerError
 from vtc.law.cells import CONVENTIONS
 from vtc.law.power import PowerLaw, central, from_row
+from vtc.recommend.law_faults import refuse_contradictions
 from vtc.tables import specs
 from vtc.tables.read import read_rows, title
 
@@ -236,6 +237,7 @@ def _check_row(row: Mapping[str, Any], where: str, law: str) -> None:
         )
     if any(k <= 0 for k in row["draw_k"]):
         raise InputError(f"{where}: draw_k holds a value of at most 0; every k is above zero")
+    refuse_contradictions(row, where)
 
 
 def _check_ranges(row: Mapping[str, Any], where: str) -> None:
