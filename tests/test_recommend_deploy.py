@@ -345,7 +345,7 @@ def test_contradictions_are_refused(line, words):
         ({"k": 0.5}, "its draws 0.*: they are of another law; take both from one fit"),
         ({"unit": "millions"}, "N is counted in 'millions' inside k"),
         ({"draw_alpha": [0.1]}, "its draws are not aligned"),
-        ({"draw_k": None}, "write \\[\\] there for a law without intervals"),
+        ({"draw_k": None}, "its draws are not aligned \\(draw_k 0, draw_alpha 400"),
         ({"k": 0.0}, "k is 0; it must be above zero"),
         ({"form": "log-linear"}, "recommend reads form power alone"),
         ({"d": 1.5}, "d is 1.5; an irreducible error lies in"),

@@ -149,10 +149,10 @@ def groups(table, tasks, out, force):
     """
     plotting.check(out, force)
     from vtc.errors import InputError
-    from vtc.tables import specs
-    from vtc.tables.read import read_rows, title
+    from vtc.law.written import read_laws
+    from vtc.tables.read import title
 
-    rows = read_rows(table, specs.LAW).rows
+    rows = read_laws(table)
     there = list(dict.fromkeys(row["task"] for row in rows))
     for task in tasks:
         if task not in there:

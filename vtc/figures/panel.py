@@ -13,9 +13,8 @@ from vtc.law.points import Point, Points, read_points
 from vtc.law.power import PowerLaw, from_row
 from vtc.law.run import Request
 from vtc.law.several import read_tables
+from vtc.law.written import read_laws
 from vtc.recommend.laws import Mix, law_file, read_mix, refuse_meaningless
-from vtc.tables import specs
-from vtc.tables.read import read_rows
 
 FORMATS = ("png", "svg", "pdf")
 
@@ -59,7 +58,7 @@ def law_panels(
         found = read_points(rows, source, tasks=tasks, drop_suspect=drop_suspect)
         return [Panel(points, estimate(points, Settings())) for points in found]
     path = shipped.path(law) if law in shipped.SHIPPED else law
-    laws = read_rows(path, specs.LAW).rows
+    laws = read_laws(path)
     there = list(dict.fromkeys(row["task"] for row in laws))
     for task in tasks:
         if task not in there:
@@ -90,7 +89,7 @@ def law_mixes(law: str, tasks: tuple[str, ...] = (), group: str | None = None) -
     there, or cannot weigh N against V; NoAnswerError for those by which larger LLMs err more.
     """
     if not tasks and law != "-":
-        rows = read_rows(law_file(law), specs.LAW).rows
+        rows = read_laws(law_file(law))
         tasks = tuple(dict.fromkeys(row["task"] for row in rows))
     if len(tasks) > 1 and law == "-":
         raise InputError("several tasks of a law on stdin: give the law as a file")

@@ -11,9 +11,9 @@ from vtc.catalog import laws
 from vtc.errors import InputError, NoAnswerError
 from vtc.law.cells import CONVENTIONS
 from vtc.law.power import PowerLaw, central, from_row
+from vtc.law.written import read_laws
 from vtc.recommend.law_faults import refuse_contradictions
-from vtc.tables import specs
-from vtc.tables.read import read_rows, title
+from vtc.tables.read import title
 
 _DRAWS = ("draw_k", "draw_alpha", "draw_beta", "draw_d")
 _UNIT = "billions"
@@ -125,7 +125,7 @@ def read_mix(
     sum to 1, and laws that count N in another way than `convention`, or than one another.
     """
     wanted = _weights(task)
-    rows = _rows(law)
+    rows = read_laws(law_file(law))
     name = title(law)
     parts = []
     for one, weight in wanted.items():
@@ -172,19 +172,7 @@ def law_row(law: str, task: str | None) -> dict[str, Any]:
 
     Raises InputError if the file has no such task, or a law that cannot weigh N against V.
     """
-    return _row_of(_rows(law), title(law), task)
-
-
-def _rows(law: str) -> list[dict[str, Any]]:
-    try:
-        return read_rows(law_file(law), specs.LAW).rows
-    except InputError as error:
-        said = str(error)
-        if "'draw_" in said:
-            # Of a missing column the message lists all those that there are, sixty and more.
-            said = said.split("; it has ")[0]
-            raise InputError(f"{said}; write [] there for a law without intervals") from None
-        raise
+    return _row_of(read_laws(law_file(law)), title(law), task)
 
 
 def _row_of(

@@ -15,10 +15,8 @@ def law_sentences(mix: Mix) -> list[str]:
     for part in mix.parts:
         row = part.row
         size = f"{row['k']:.4g} N^{-row['alpha']:.4g} V^{-row['beta']:.4g} + {row['d']:.3g}"
-        lines.append(
-            f"Law {mix.name}, {row['task']}: error = {size} (N in {row['unit']}), fitted to "
-            f"{row['n_points']} points."
-        )
+        made = f"fitted to {row['n_points']} points" if row["n_points"] else "written by hand"
+        lines.append(f"Law {mix.name}, {row['task']}: error = {size} (N in {row['unit']}), {made}.")
     if len(mix.parts) > 1:
         shares = " + ".join(f"{part.weight:.0%} {part.task}" for part in mix.parts)
         lines.append(f"Errors are those of the mix: {shares}.")

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ __all__ = [
 ]
 
 
+_NAMED = 12  # Columns that a message lists.
 _BATCH = 8192  # Rows of a Parquet file held at a time.
 
 
@@ -48,12 +49,19 @@ class _Raw(NamedTuple):
     is_csv: bool = False
 
 
-def read_rows(path: str | Path, spec: Table | None = None, *, empty: bool = False) -> Read:
+def read_rows(
+    path: str | Path,
+    spec: Table | None = None,
+    *,
+    empty: bool = False,
+    unsaid: Mapping[str, Any] | None = None,
+) -> Read:
     """Read a table from a Parquet, CSV, JSON or JSON-lines file, or from stdin as `-`.
 
     With a `spec`, a Parquet artifact must be that table at that version, and all its required
     columns must be there with cells of their types; a table without rows is refused unless
-    `empty`. Without one, rows come as they are; an empty CSV cell is None.
+    `empty`. `unsaid` has what columns hold that are missing. Without a spec, rows come as they
+    are; an empty CSV cell is None.
     Raises InputError naming the file, the row (from 0) and the column.
     """
     raw = _read_any(path)
@@ -64,7 +72,7 @@ def read_rows(path: str | Path, spec: Table | None = None, *, empty: bool = Fals
     _check_identity(raw.footer, spec, name)
     if not raw.rows and not empty:
         raise InputError(f"{name} has no rows")
-    return Read(_check_rows(raw, spec, name), raw.footer)
+    return Read(_check_rows(raw, spec, name, unsaid or {}), raw.footer)
 
 
 def stream_rows(path: str | Path, columns: Collection[str] | None = None) -> Stream:
@@ -195,18 +203,34 @@ def _check_identity(footer: dict[str, Any], spec: Table, name: str) -> None:
         )
 
 
-def _check_rows(raw: _Raw, spec: Table, name: str) -> list[dict[str, Any]]:
+def _check_rows(
+    raw: _Raw, spec: Table, name: str, unsaid: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     required = [column.name for column in spec.columns if not column.nullable]
     complete = []
     for index, row in enumerate(raw.rows):
-        missing = next((column for column in required if column not in row), None)
+        missing = [column for column in required if column not in row and column not in unsaid]
         if missing:
             raise InputError(
-                f"{name}{f', row {index}' if index else ''}: column '{missing}' of table "
-                f"{spec.name} is missing; it has {', '.join(sorted(map(str, row)))}"
+                f"{name}{f', row {index}' if index else ''}: {_columns(missing)} of table "
+                f"{spec.name} {'is' if len(missing) == 1 else 'are'} missing; it has {_have(row)}"
             )
         if raw.is_csv:
             row = {c.name: from_text(row[c.name], c) for c in spec.columns if c.name in row}
+        row = {**unsaid, **row}
         where = f"{name}, row {index}"
         complete.append({c.name: checked(row.get(c.name), c, where) for c in spec.columns})
     return complete
+
+
+def _columns(names: list[str]) -> str:
+    quoted = [f"'{name}'" for name in names]
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"column{'s' * (len(names) > 1)} {', '.join(quoted[:_NAMED])}{more}"
+
+
+def _have(row: Mapping[str, Any]) -> str:
+    """The columns that a row has, the first of many."""
+    names = sorted(map(str, row))
+    more = f", ... ({len(names)} columns)" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more if names else "none"
