@@ -19,6 +19,7 @@ from vtc.cost.flops import affordable_n_params, prefill_flops
 from vtc.errors import InputError, NoAnswerError
 from vtc.law.power import from_row
 from vtc.recommend.laws import Mix, Part, refuse_meaningless
+from vtc.recommend.units import say_of, seconds
 from vtc.tables.quantity import format_count, format_flops, parse_quantity
 
 
@@ -276,3 +277,10 @@ def test_short_counts_read_back(count):
     assert parse_quantity(format_count(count)) == pytest.approx(count, rel=0.006)
     assert format_flops(3e12) == "3 TFLOP"
     assert format_flops(12) == "12 FLOP"
+
+
+def test_costs_read_as_a_person_writes_them():
+    assert say_of("cost", 1.44e-5, 2e-5) == "$0.0144 of $0.02 for 1000 images"
+    assert say_of("latency", 0.0294, 0.03) == "29.4 ms of 30 ms"
+    assert seconds(10_940) == "10900 s"
+    assert format_flops(1e300) == "1e+300 FLOP"

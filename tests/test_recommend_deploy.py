@@ -277,6 +277,12 @@ def test_images_prefix_and_no_encoder():
             "(most of it prefill, bound by compute), then decoding 1.79 s",
         ),
         ("--gpu l4 --latency 1s --g 100 --objective ttft", "; 50 tokens of text that no cache"),
+        (
+            "--gpu l4 --usd-per-hour 0.8 --budget-usd-per-1k-images 0.02",
+            " of $0.02 for 1000 images, ",
+        ),
+        ("--gpu rtx4090 --latency 30ms", "18.4 GB of 25 GB of memory (97% of 24 GiB)"),
+        ("--gpu rtx4090 --latency 30ms --vram 20GB", "18.4 GB of 20 GB of memory; the best"),
         ("--flops 3e12 --family all", "trust the order within a family, not between families"),
         ("--flops 3e12 --task ocr", "not the answer here: for ocr tokens lower the error more"),
         ("--flops 3e12 --q 500 --visual-tokens 4,144", "4 visual tokens are not the answer here"),

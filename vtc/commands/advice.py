@@ -94,15 +94,21 @@ def _count(value: float) -> str:
     return format_count(value)
 
 
+def _three(value: float) -> float | int:
+    """Three significant digits, thousands written out."""
+    short = float(f"{value:.3g}")
+    return int(short) if 1000 <= short < 1e9 else short
+
+
 _SHORT: dict[str, Callable[[Any], Any]] = {
     "n_params": _count,
     "flops": _flops,
     "budget_share": lambda value: f"{value:.0%}",
     "p_best": lambda value: f"{value:.0%}",
     "regret": lambda value: f"{value:.4f}",
-    "ttft_ms": lambda value: float(f"{value:.3g}"),
-    "latency_ms": lambda value: float(f"{value:.3g}"),
-    "images_per_s": lambda value: float(f"{value:.3g}"),
-    "usd_per_1k_images": lambda value: float(f"{value:.3g}"),
+    "ttft_ms": _three,
+    "latency_ms": _three,
+    "images_per_s": _three,
+    "usd_per_1k_images": _three,
     "memory_peak": lambda value: float(f"{value / 1e9:.3g}"),
 }

@@ -21,12 +21,13 @@ PARTS = ("encoder", "compressor", "prefill", "decode")
 class Timing:
     """Median seconds of each part for a batch, decoding a token; the most bytes held.
 
-    `spread` is the largest deviation of a measurement from its median, over the median.
+    `spread` is the largest deviation of a measurement from its median, over the median; one
+    measurement has none.
     """
 
     seconds: Mapping[str, float]
     peak_bytes: int
-    spread: float
+    spread: float | None
 
 
 @torch.inference_mode()
@@ -47,9 +48,10 @@ def measure(model: Any, service: Service, visual_tokens: int, repeats: int) -> T
         for name, value in found.items() if turn else ():
             taken[name].append(value)
     medians = {name: statistics.median(values) for name, values in taken.items() if values}
-    spread = max(
+    deviations = (
         abs(value - middle) / middle for name, middle in medians.items() for value in taken[name]
     )
+    spread = max(deviations) if repeats > 1 else None
     return Timing(medians, _peak(device), spread)
 
 

@@ -158,7 +158,8 @@ def _linearise(points: Points) -> tuple[Line, Surrogate]:
     if np.ptp(log_n) == 0 or np.ptp(log_v) == 0:
         what = "LLM size" if np.ptp(log_n) == 0 else "number of visual tokens"
         raise NoAnswerError(
-            f"{points.title}: one {what} only, so there is no law to plan by; first run any second"
+            f"{points.title}: one {what} only, so there is no law to plan by; first run a second "
+            f"{what}, whichever it is"
         )
     fit = fit_many(log_n, log_v, errors[None])
     if not np.isfinite(fit.sse[0]):

@@ -43,8 +43,7 @@ def refuse_hopeless(
     head = f"no law for {points.title}"
     if np.ptp(log_v) == 0:
         raise NoAnswerError(
-            f"{head}: every point has {points.points[0].visual_tokens} visual tokens; "
-            "measure at two or more token counts"
+            f"{head}: every point has {tokens_of(points)}; measure at two or more token counts"
         )
     if np.ptp(errors) == 0:
         raise NoAnswerError(f"{head}: every point has the same error {errors[0]:g}")
@@ -54,6 +53,12 @@ def refuse_hopeless(
             f"{head}: ln N and ln V move together over the points, so their effects cannot be "
             "told apart; measure an LLM at several token counts"
         )
+
+
+def tokens_of(points: Points) -> str:
+    """The first point's visual tokens, with their noun."""
+    count = points.points[0].visual_tokens
+    return f"{count} visual token{'s' * (count != 1)}"
 
 
 def point_row(points: Points, settings: Settings, fit: Fits, single: bool) -> dict[str, Any]:

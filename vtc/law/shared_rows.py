@@ -26,6 +26,7 @@ from vtc.law.rows import (
     quality,
     rounded,
     straight_rival,
+    tokens_of,
 )
 from vtc.law.shared import Data, SharedFit, fit_shared, refit_shared
 from vtc.law.shared_intervals import exponent_intervals, linearise
@@ -108,8 +109,8 @@ def refuse_lone(points: Points, share: str) -> None:
     if np.ptp(log_v) == 0 and (share == "alpha" or np.ptp(log_n) == 0):
         tells = "its own beta" if share == "alpha" else "k and D"
         raise NoAnswerError(
-            f"{head}: every point has {points.points[0].visual_tokens} visual tokens, which does "
-            f"not tell {tells}; measure at two or more token counts"
+            f"{head}: every point has {tokens_of(points)}, which does not "
+            f" tell {tells}; measure at two or more token counts"
         )
 
 

@@ -1,9 +1,13 @@
 """The answer under real costs in plain sentences."""
 
+from collections.abc import Sequence
+
+from vtc.catalog import gpus
 from vtc.recommend import words
 from vtc.recommend.deploy import Advice, Deployment, View, limit_of
+from vtc.recommend.grid import Device
 from vtc.recommend.reasons import next_steps, reasons
-from vtc.recommend.units import gigabytes, say, seconds, setting
+from vtc.recommend.units import counted, gigabytes, say, say_of, seconds, setting
 
 
 def explain(q: Deployment, advice: Advice) -> list[str]:
@@ -41,17 +45,25 @@ def _choice(q: Deployment, view: View) -> str:
     first, device = view.rows[0], view.device
     cost = first["budget_share"] * limit_of(q.objective, q.limits)
     where = f" on {device.gpu}" if device.gpu else ""
-    limit = say(q.objective, limit_of(q.objective, q.limits))
-    word = "where" if q.objective == "throughput" else "of"
-    need = f"{limit} are asked" if q.objective == "throughput" else limit
+    limit = limit_of(q.objective, q.limits)
     held = ""
     if device.usable_bytes is not None:
-        held = f", {gigabytes(first['memory_peak'])} of {gigabytes(device.usable_bytes)} of memory"
+        held = f", {gigabytes(first['memory_peak'])} of {_memory(device)}"
     return (
         f"Deploy {first['model']} with {words.tokens(first['visual_tokens'])}{where}: "
-        f"{words.error_with_interval(first)}; {say(q.objective, cost)} {word} {need}{held}; "
+        f"{words.error_with_interval(first)}; {say_of(q.objective, cost, limit)}{held}; "
         f"{words.best_of(int(view.fits.sum()), first)}."
     )
+
+
+def _memory(device: Device) -> str:
+    """What may be filled, and which part that is of what the GPU's label says."""
+    usable = device.usable_bytes or 0
+    text = f"{gigabytes(usable)} of memory"
+    own = next((gpu for gpu in gpus.catalog() if gpu.gpu == device.gpu), None)
+    if own is None or own.usable_bytes != usable:
+        return text
+    return f"{text} ({usable / (own.memory_gb * 2**30):.0%} of {own.memory_gb:g} GiB)"
 
 
 def _split(q: Deployment, advice: Advice, view: View) -> list[str]:
@@ -85,6 +97,12 @@ def _split(q: Deployment, advice: Advice, view: View) -> list[str]:
     return lines
 
 
+def _types(types: Sequence[str], weights: str) -> str:
+    """In which types it was measured, if in others than are asked."""
+    others = [name for name in types if name != weights]
+    return f", measured in {' and '.join(others)}, not quantised either" if others else ""
+
+
 def _model_of_time(q: Deployment, advice: Advice) -> list[str]:
     """Where the times are from."""
     lines = []
@@ -93,7 +111,8 @@ def _model_of_time(q: Deployment, advice: Advice) -> list[str]:
         known = sum(row["measured"] for row in rows)
         lines.append(
             f"{known} of {len(rows)} rows shown have measured costs ({q.measured.name}, "
-            f"{q.measured.n_rows} rows of it fit the question)."
+            f"{counted(q.measured.n_rows, 'row')} of it fit{'s' * (q.measured.n_rows == 1)} the "
+            f"question{_types(q.measured.types, q.service.weights)})."
         )
     machines = [view.device for view in advice.views if view.device.machine is not None]
     if machines and not all(row["measured"] for row in rows):

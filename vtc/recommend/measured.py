@@ -18,11 +18,12 @@ _DECODE, _PEAK = "decode_ms_per_token", "peak_bytes"
 
 @dataclass(frozen=True)
 class Measured:
-    """Rows of the costs table for one service, by device, LLM and V."""
+    """Rows of the costs table for one service, by device, LLM and V; `types` of their weights."""
 
     name: str
     rows: Mapping[tuple[str, str, int], Mapping[str, float]]
     n_rows: int
+    types: tuple[str, ...] = ()
 
     def phases(self, gpu: str, model: str, visual_tokens: int, steps: float) -> dict[str, float]:
         """Seconds of the phases that were measured, of `steps` tokens generated after the first."""
@@ -77,7 +78,8 @@ def read_costs(
     if not kept:
         raise InputError(_nothing_left(title(path), rows, service))
     means = {key: _means(found) for key, found in kept.items()}
-    return Measured(title(path), means, sum(map(len, kept.values())))
+    types = {row["dtype"] for found in kept.values() for row in found} - {None}
+    return Measured(title(path), means, sum(map(len, kept.values())), tuple(sorted(types)))
 
 
 def _matches(row: Mapping[str, Any], service: Service) -> bool:

@@ -156,6 +156,7 @@ def next_steps(q: Deployment, view: View) -> list[str]:
 
 def _missed(q: Deployment, times: float) -> str:
     """How far a cost is past its budget."""
+    past, words = times - 1, "over the budget"
     if q.objective == "throughput":
-        return f"{1 - 1 / times:.0%} too slow"
-    return f"{times - 1:.0%} over the budget"
+        past, words = 1 - 1 / times, "too slow"
+    return f"{f'{past:.0%}' if past >= 0.01 else 'less than 1%'} {words}"

@@ -19,15 +19,33 @@ def say(objective: str, cost: float) -> str:
     if objective == "flops":
         return format_flops(cost)
     if objective == "throughput":
-        return f"{float(f'{1 / cost:.3g}'):,g} images a second"
+        return f"{short(1 / cost):,g} images a second"
     if objective == "cost":
-        return f"${1e3 * cost:.3g} for 1000 images"
+        return f"{_usd(cost)} for 1000 images"
     return seconds(cost)
+
+
+def say_of(objective: str, cost: float, limit: float) -> str:
+    """A cost beside its budget: 29.4 ms of 30 ms."""
+    if objective == "throughput":
+        return f"{say(objective, cost)} where {say(objective, limit)} are asked"
+    if objective == "cost":
+        return f"{_usd(cost)} of {say(objective, limit)}"
+    return f"{say(objective, cost)} of {say(objective, limit)}"
+
+
+def _usd(an_image: float) -> str:
+    return f"${short(1e3 * an_image):g}"
 
 
 def seconds(value: float) -> str:
     """A time: 3.7 ms, 1.2 s."""
-    return f"{value:.3g} s" if value >= 1 else f"{1e3 * value:.3g} ms"
+    return f"{short(value):g} s" if value >= 1 else f"{short(1e3 * value):g} ms"
+
+
+def short(value: float) -> float:
+    """Three significant digits."""
+    return float(f"{value:.3g}")
 
 
 def gigabytes(amount: float) -> str:

@@ -29,7 +29,9 @@ def parse_quantity(text: str) -> float:
 
 
 def format_count(count: float) -> str:
-    """A count in short form with three significant digits: 7B, 1.8B, 494M, 13.5K."""
+    """A count in short form with three significant digits: 7B, 1.8B, 494M, 13.5K, 1e+30."""
+    if abs(count) >= 1e3 * _LETTERS[0][0]:
+        return f"{count:.3g}"
     for scale, letter in _LETTERS:
         if abs(count) >= scale:
             return f"{count / scale:.3g}{letter}"
