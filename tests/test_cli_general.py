@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 
+import click
 import pytest
 
 from vtc import cli
+from vtc.commands import options
 
 VTC = [sys.executable, "-m", "vtc"]
 BARE = "prediction,references\nYes.,yes\nno,yes\n"
@@ -236,3 +238,21 @@ def test_an_input_is_never_the_output(arguments, bare, monkeypatch, capsys):
     assert ended.value.code == 2
     assert "another name" in capsys.readouterr().err
     assert bare.read_text() == BARE
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [("16GB", 16e9), ("500 MB", 5e8), ("24GiB", 24 * 2**30), ("1.5T", 1.5e12), (20 * 10**9, 2e10)],
+)
+def test_amounts_of_memory(text, amount):
+    assert options.Bytes().convert(text, None, None) == amount
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("16", "'16' has no unit; write 16GB"), ("0", "no amount"), ("1e999GB", "too large"),
+     ("-3GB", "no amount"), ("1.2.3GB", "no amount"), ("20 apples", "no amount")],
+)  # fmt: skip
+def test_what_is_no_amount_of_memory(text, message):
+    with pytest.raises(click.BadParameter, match=message):
+        options.Bytes().convert(text, None, None)

@@ -196,7 +196,7 @@ def test_points_that_no_plan_stands_on():
     rising = rising.subset([p._replace(error=p.error + 1e-3 * (i * 7 % 5))
                             for i, p in enumerate(rising.points)])  # fmt: skip
     law = estimate(rising, Settings(n_draws=0))
-    with pytest.raises(NoAnswerError, match="not both positive"):
+    with pytest.raises(NoAnswerError, match=r"\(of the best law, .*\) are not both positive"):
         plan(Question(rising, law, runs(1), Goal("ratio"), 100))
     assert plan(Question(rising, law, runs(1), parse_goal("predict:N=8b,V=4"), 100)).rows
     flat = points({(1, v): 0.5 * v**-0.1 for v in (1, 4, 16, 64)})
@@ -227,13 +227,18 @@ def test_two_sizes_leave_the_llms_sd_to_be_stated():
 @pytest.mark.parametrize(
     ("text", "message"),
     [("speed", "--goal speed is unknown"), ("predict", "write predict:N=14b,V=16"),
-     ("predict:N=14b,V=1.5", "write predict"), ("predict:N=14,V=16", "write predict"),
+     ("predict:N=14b,V=1.5", "write predict"), ("predict:N=-14,V=16", "write predict"),
      ("predict:N=14b,V=16,V=16", "write predict"), ("predict:N=x,V=16", "write predict"),
      ("vstar:1", "is unknown")],
 )  # fmt: skip
 def test_goals_that_are_none(text, message):
     with pytest.raises(InputError, match=message):
         parse_goal(text)
+
+
+@pytest.mark.parametrize("size", ["14", "14.0", "14b", "14B", "1.4e10"])
+def test_a_small_n_counts_billions(size):
+    assert parse_goal(f"predict:N={size},V=16") == parse_goal("predict:N=14000000000,V=16")
 
 
 def test_forms_that_are_none():

@@ -322,18 +322,31 @@ class Duration(click.ParamType):
         return amount * {"us": 1e-6, "ms": 1e-3, "": 1e-3, "s": 1.0}[found[2]]
 
 
+_LEAST_BARE_BYTES = 1_000_000
+
+
 class Bytes(click.ParamType):
-    """An amount of memory, such as 20GB or 500MB (powers of ten)."""
+    """An amount of memory, such as 20GB or 500MB (powers of ten), or 24GiB (powers of two).
+
+    A bare number counts bytes, as a saved configuration has them; a small one is taken for a unit
+    that was forgotten.
+    """
 
     name = "SIZE"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Parse `value` into bytes; raises click.BadParameter if it is no positive amount."""
-        found = re.fullmatch(r"([0-9.]+)\s*([kMGT]?)i?B?", str(value).strip())
+        text = str(value).strip()
+        found = re.fullmatch(r"([0-9.]+(?:e\d+)?)\s*([kMGT]?)(i?)(B?)", text)
         try:
-            amount = float(found[1]) * 10 ** (3 * " kMGT".index(found[2] or " ")) if found else 0
-        except ValueError:
+            thousands = " kMGT".index(found[2] or " ") if found else 0
+            amount = float(found[1]) * (1024 if found[3] else 1000) ** thousands if found else 0
+        except (ValueError, OverflowError):
             amount = 0
+        if found and not (found[2] or found[4]) and 0 < amount < _LEAST_BARE_BYTES:
+            self.fail(f"'{value}' has no unit; write {text}GB", param, ctx)
+        if amount == math.inf:
+            self.fail(f"'{value}' is too large", param, ctx)
         if not amount >= 1:
             self.fail(f"'{value}' is no amount of memory such as 20GB", param, ctx)
         return int(amount)

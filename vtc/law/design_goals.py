@@ -52,6 +52,8 @@ def parse_goal(text: str) -> Goal:
     if set(found) != {"N", "V"} or rest.count(",") != 1:
         raise InputError(f"--goal {text}: {_SHAPE}")
     n, v = found["N"], found["V"]
+    if 0 < n < _FEWEST_PARAMETERS:
+        n *= BILLION  # N=14 is 14 billion, as in the paper's tables: no LLM has 14 parameters.
     if n < _FEWEST_PARAMETERS or v < 1 or v != int(v):
         raise InputError(f"--goal {text}: {_SHAPE}")
     return Goal(kind, n, int(v))
@@ -89,8 +91,7 @@ def quantity(goal: Goal, line: Line, n_columns: int) -> Quantity:
         return Quantity(gradient, float(line.error(log_n, log_v)[0]), False)
     if line.alpha <= 0 or line.beta <= 0:
         raise NoAnswerError(
-            f"alpha {line.alpha:.3g} and beta {line.beta:.3g} are not both positive, so there is "
-            "no ratio to narrow; take --goal predict:N=...,V=..., or look at the points first"
+            f"{line.exponents} are not both positive, so there is no ratio to narrow; take --goal predict:N=...,V=..., or look at the points first"
         )
     gradient[1], gradient[2] = 1 / line.alpha, -1 / line.beta
     return Quantity(gradient, line.alpha / line.beta, True)
