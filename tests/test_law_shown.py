@@ -51,3 +51,10 @@ def test_a_best_v_is_printed_as_one_token_at_least():
     assert shown["v_star"] == "1 [1, 3]"
     [_, said, *_] = describe({**row, "v_star_high": None})
     assert said.endswith("best V at Q = 50: 1 [1, no bound] visual token, the fewest there are.")
+
+
+def test_a_jackknife_that_is_the_narrower_interval_is_said_to_be():
+    for task, narrower in (("reasoning", False), ("ocr", True)):
+        said = " ".join(describe(law_row("published", task)))
+        assert "jackknife interval" in said
+        assert ("here the narrower one" in said) is narrower

@@ -51,6 +51,12 @@ class Line(NamedTuple):
         """Parameters: 3 in the limit, else 4."""
         return 3 if self.log_linear else 4
 
+    @property
+    def exponents(self) -> str:
+        """Both exponents in words, with the form that they are of: others than a fit's with D."""
+        form = "c - alpha ln N - beta ln V" if self.log_linear else f"D = {self.d:.3g}"
+        return f"alpha {self.alpha:.3g} and beta {self.beta:.3g} (of the best law, {form})"
+
     def jacobian(self, log_n: np.ndarray, log_v: np.ndarray) -> np.ndarray:
         """[m, p]: derivatives by (ln k, alpha, beta, D) of the errors of runs; k itself in logs."""
         shape = self.shape(log_n, log_v)

@@ -91,7 +91,8 @@ def quantity(goal: Goal, line: Line, n_columns: int) -> Quantity:
         return Quantity(gradient, float(line.error(log_n, log_v)[0]), False)
     if line.alpha <= 0 or line.beta <= 0:
         raise NoAnswerError(
-            f"{line.exponents} are not both positive, so there is no ratio to narrow; take --goal predict:N=...,V=..., or look at the points first"
+            f"{line.exponents} are not both positive, so there is no ratio to narrow; "
+            "take --goal predict:N=...,V=..., or look at the points first"
         )
     gradient[1], gradient[2] = 1 / line.alpha, -1 / line.beta
     return Quantity(gradient, line.alpha / line.beta, True)

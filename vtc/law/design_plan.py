@@ -175,8 +175,8 @@ def _narrowed(goal: Goal, line_: Line) -> Goal:
     if line_.alpha > 0 and line_.beta > 0:
         return Goal("ratio")
     raise NoAnswerError(
-        f"alpha {line_.alpha:.3g} and beta {line_.beta:.3g} are not both positive: forms of the "
-        "law are not to be told apart on these points; look at them first"
+        f"{line_.exponents} are not both positive: forms of the law are not to be told "
+        "apart on these points; look at them first"
     )
 
 

@@ -105,11 +105,21 @@ def _interval_sentence(row: Mapping[str, Any]) -> str:
         jack_low, jack_high = row["ratio_jackknife_low"], row["ratio_jackknife_high"]
         text += (
             f"; leaving out one LLM size moves alpha/beta between {low:.3g} and {high:.3g} "
-            f"(jackknife interval [{jack_low:.3g}, {jack_high:.3g}])"
+            f"(jackknife interval [{jack_low:.3g}, {jack_high:.3g}]{_narrower(row)})"
         )
     if row.get("p_alpha_larger") is not None:
         text += f"; alpha > beta in {row['p_alpha_larger']:.1%} of the draws"
     return text + "."
+
+
+def _narrower(row: Mapping[str, Any]) -> str:
+    """Said where the jackknife over sizes, mostly the wider interval, is the narrower one."""
+    low, high = row.get("ratio_low"), row.get("ratio_high")
+    if low is None or high is None:
+        return ""
+    if row["ratio_jackknife_high"] / row["ratio_jackknife_low"] >= high / low:
+        return ""
+    return ", here the narrower one: take the brackets"
 
 
 def _items(row: Mapping[str, Any]) -> str:
