@@ -256,3 +256,24 @@ def test_amounts_of_memory(text, amount):
 def test_what_is_no_amount_of_memory(text, message):
     with pytest.raises(click.BadParameter, match=message):
         options.Bytes().convert(text, None, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fit", "bare.csv", "--config", "bad.toml"], "--config bad.toml: Invalid value for '--dr"),
+        (["fit", "points.csv"], "points.csv, row 1, column 'visual_tokens': 'x' is not a number "
+         "(rows of data count from 0)"),
+        (["fit", "none.csv"], "none.csv does not exist\n"),
+    ],
+)  # fmt: skip
+def test_where_a_fault_is(arguments, message, bare, monkeypatch, capsys):
+    monkeypatch.chdir(bare.parent)
+    (bare.parent / "bad.toml").write_text('draws = "a"\n')
+    (bare.parent / "points.csv").write_text(
+        "n_params_b,visual_tokens,error\n7,1,.5\n7,x,.4\n7,4,.3\n7,9,.3\n"
+    )
+    with pytest.raises(SystemExit) as ended:
+        cli.run(arguments)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err

@@ -11,6 +11,7 @@ from vtc.catalog.measurements import PUBLISHED
 from vtc.errors import InputError
 from vtc.law import checklist
 from vtc.law.extras import Extras
+from vtc.law.points import read_table
 from vtc.law.profiles import profile_rows
 from vtc.law.run import Material, Request, fit_laws
 from vtc.tables import specs
@@ -162,3 +163,12 @@ def test_contradictions_are_refused_before_the_fit(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=message):
         extras.check(Request("t", **request_), "-")
+
+
+def test_a_report_names_no_backbone_that_was_held_out(tmp_path):
+    request = Request(str(PUBLISHED), holdout="n_params>=7b", n_draws=0)
+    material = Material(read_table(str(PUBLISHED)))
+    Extras(report=str(tmp_path / "r")).write(request, material, fit_laws(request, material))
+    page = (tmp_path / "r.md").read_text()
+    assert "qwen1.5-4b-chat" in page
+    assert "qwen1.5-7b-chat" not in page.split("backbones: ")[1].split(";")[0]

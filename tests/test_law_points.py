@@ -57,6 +57,12 @@ def test_benchmarks_of_a_run_are_averaged():
         read_points([rows[0], rows[0], *rows[1:]], "t")
 
 
+def test_benchmarks_without_a_runs_name_ask_for_it():
+    rows = [{**row, "task": "r", "benchmark": "ab"[i % 2]} for i, row in enumerate(ROWS)]
+    with pytest.raises(InputError, match="add run_id, or take --by benchmark"):
+        read_points(rows, "t")
+
+
 def test_suspect_rows_are_counted_or_dropped():
     rows = read_rows(PUBLISHED).rows
     kept = {p.task: p for p in read_points(rows, "t")}

@@ -1,11 +1,13 @@
 """The `vtc` command: the root group, and how failures become exit codes."""
 
 import os
+import re
 import signal
 import sys
 import traceback
 
 import click
+from click.core import ParameterSource
 
 from vtc import __version__
 from vtc.commands import COMMANDS
@@ -80,13 +82,14 @@ def run(argv: list[str] | None = None) -> None:
         error.show()
         code = error.exit_code
     except click.UsageError as error:
-        code = _fail(error.format_message() + _where_help_is(error), error.exit_code, debug)
+        message = _file_of(error) + error.format_message() + _where_help_is(error)
+        code = _fail(message, error.exit_code, debug)
     except click.ClickException as error:
         code = _fail(error.format_message(), error.exit_code, debug)
     except (click.Abort, KeyboardInterrupt):
         code = _fail("interrupted", 130, debug)
     except VtcError as error:
-        code = _fail(str(error), error.exit_code, debug)
+        code = _fail(str(error) + _how_rows_count(str(error)), error.exit_code, debug)
     except BrokenPipeError:
         # The reader closed the pipe (`| head`): not a failure; keep Python from complaining again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -114,6 +117,21 @@ def _fail(message: str, code: int, debug: bool) -> int:
 
 def _where_help_is(error: click.UsageError) -> str:
     return f" (see {error.ctx.command_path} -h)" if error.ctx else ""
+
+
+def _file_of(error: click.UsageError) -> str:
+    """The file of settings that a bad value is from, before the message; nothing for a flag's."""
+    name = getattr(getattr(error, "param", None), "name", None)
+    if not (error.ctx and name):
+        return ""
+    source = error.ctx.get_parameter_source(name)
+    file = error.ctx.meta.get("vtc.config")
+    return f"--config {file}: " if file and source is ParameterSource.DEFAULT_MAP else ""
+
+
+def _how_rows_count(message: str) -> str:
+    """What a row's number in a message means: an editor counts lines, from 1 and with a header."""
+    return " (rows of data count from 0)" if re.search(r"\brow \d", message) else ""
 
 
 if __name__ == "__main__":

@@ -372,6 +372,7 @@ def _load_config(ctx: click.Context, param: click.Parameter, value: str | None) 
     unknown = sorted(set(settings) - set(known))
     if unknown:
         raise InputError(f"--config {value}: '{unknown[0]}' is no option of {ctx.command.name}")
+    ctx.meta["vtc.config"] = value
     ctx.default_map = {
         **(ctx.default_map or {}),
         **{known[key]: setting for key, setting in settings.items()},

@@ -1,12 +1,13 @@
 """What `vtc fit` writes beside its laws: profile curves, and the checklist."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vtc.errors import InputError
+from vtc.law.cells import place_of, point
 from vtc.law.run import Fitted, Material, Request, compare_table
 from vtc.tables import specs
 from vtc.tables.atomic import refuse_existing, replacing
@@ -94,12 +95,26 @@ class Extras:
             plain = replace(request, form="all", method="varpro", exponents=None)
             forms, _ = compare_table(plain, material)
         table = [row for row in material.rows if row.get("task") in {None, *_tasks(rows)}]
+        if request.holdout is not None:
+            table = _fitted(table, laws, request)
         blocks = checklist.checklist(rows, table, forms, request.settings(), lacking)
         page, data = self._pages()
         text = json.dumps(checklist.document(blocks, rows, forms, made), indent=1, allow_nan=False)
         for path, content in ((page, checklist.markdown(blocks, rows, made)), (data, text + "\n")):
             with replacing(path) as partial:
                 partial.write_text(content, encoding="utf-8")
+
+
+def _fitted(
+    table: Sequence[Mapping[str, Any]], laws: Sequence[Fitted], request: Request
+) -> list[Mapping[str, Any]]:
+    """The rows whose N and V are among the points fitted: those held out are not."""
+    kept = {own[:2] for law in laws for own in law.points.points}
+    return [
+        row
+        for index, row in enumerate(table)
+        if point(row, place_of(row, request.source, index), request.convention)[:2] in kept
+    ]
 
 
 def _tasks(rows: Sequence[dict[str, Any]]) -> set[str]:

@@ -62,7 +62,10 @@ def read_table(table: str) -> list[dict[str, Any]]:
     read = read_rows(table)
     found = read.footer.get("table", "scores")
     if found not in ("scores", "rows"):
-        raise InputError(f"{title(table)}: need a scores table or bare points, found table {found}")
+        raise InputError(
+            f"{title(table)}: need a scores table or bare points, found table {found}"
+            + ("; a law is for recommend --law and plot" if found == "law" else "")
+        )
     if not read.rows:
         raise InputError(f"{title(table)} has no rows")
     if any(row.get("benchmark") and row.get("category") for row in read.rows):
@@ -242,6 +245,12 @@ def _mean_over_benchmarks(runs: Mapping[tuple, Mapping[str, Point]], source: str
     named = len(every) > 1
     for key, found in runs.items():
         missing = [name for name in every if name not in found]
+        if named and missing and next(iter(found.values())).run is None:
+            raise InputError(
+                f"{source}, row {key[0]}: a row of benchmark '{missing[0]}' is needed for the mean "
+                "over benchmarks, and without a column run_id no rows are of one run; add run_id, "
+                "or take --by benchmark"
+            )
         if named and missing:
             raise InputError(
                 f"{source}: run {key[0]} has no row of benchmark '{missing[0]}', "

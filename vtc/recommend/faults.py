@@ -88,7 +88,8 @@ def _memory(q: Deployment, advice: Advice, view: View) -> str:
     text += ", more than any GPU of the catalog has"
     if q.service.weights != "nf4" and (holding := _smallest_gpu(smaller)):
         return f"{text}; with --weights nf4 it needs {gigabytes(smaller)}, which {holding} holds"
-    return f"{text}; take a smaller LLM" + " or --batch" * (q.service.batch > 1)
+    fewer = [name for name in ("batch", "images") if getattr(q.service, name) > 1]
+    return f"{text}; take a smaller LLM{''.join(f', or fewer --{name}' for name in fewer)}"
 
 
 def _in_nf4(q: Deployment, advice: Advice, at: tuple[int, int]) -> float:

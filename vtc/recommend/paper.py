@@ -164,7 +164,8 @@ def _raise_nothing_fits(question: Question, counts: Sequence[int]) -> None:
     need = prefill_flops(n_params, v, question.text_tokens)
     raise NoAnswerError(
         f"nothing fits {format_flops(question.flops)} at Q = {question.text_tokens:g}: the "
-        f"smallest choice, {llm.model} with V = {v}, needs {format_flops(need)}"
+        f"smallest choice, {llm.model} with V = {v}, needs {format_flops(need)}; raise "
+        "--flops, or lower --q"
     )
 
 
