@@ -128,7 +128,8 @@ def test_slopes_hold_the_interval_and_the_estimate():
 def test_laws_that_cannot_choose_are_refused(tmp_path):
     rows = read_rows(laws.path("published"), specs.LAW).rows
     path = str(tmp_path / "law.parquet")
-    write_rows([row | {"alpha": -0.1} for row in rows], specs.LAW, path)
+    bare = {name: [] for name in rows[0] if name.startswith("draw_")} | {"alpha": -0.1}
+    write_rows([row | bare for row in rows], specs.LAW, path)
     with pytest.raises(NoAnswerError, match="a larger one does not lower the error"):
         law_mixes(path)
     with pytest.raises(NoAnswerError, match="a larger one does not lower the error"):

@@ -268,8 +268,8 @@ def test_images_prefix_and_no_encoder():
             "the only real choice that fits. Of its 1.74 TFLOP: encoder 21%, compressor 1%, "
             "prefill 38%, decoding 40%. Of its 887 ms: encoder 3.69 ms, compressor 0.123 ms, "
             "prefill 17.6 ms, decoding 865 ms (most of it decoding, bound by bandwidth); 1.13 "
-            "images a second. One visual token is all there was to choose from, and it saves "
-            "little: generating 50 tokens takes 98% of the time",
+            "images a second. One visual token is all there was to choose from; "
+            "generating 50 tokens takes 98% of the time",
         ),
         ("--flops 1.07e12 --cost-model exact --llm Qwen1.5-7B", "is all that the budgets leave"),
         (

@@ -95,6 +95,8 @@ def _largest(q: Deployment, view: View, m: int) -> str:
     roomy = [bool(fits.any()) for fits in view.in_memory]
     larger = [i for i, count in enumerate(q.counts) if count > q.counts[m]]
     name = q.models[m].model
+    if len(q.models) == 1:
+        return f"{name} is the only LLM to choose from, and what it leaves buys tokens"
     if not larger:
         return f"{name} is the largest LLM to choose from, and what it leaves buys tokens"
     if not any(roomy[i] for i in larger):
@@ -105,7 +107,7 @@ def _largest(q: Deployment, view: View, m: int) -> str:
 def _fewest(q: Deployment, view: View, m: int, spent: Sequence[str]) -> str:
     """Why one visual token is chosen; `spent` says where it saves little."""
     s, name = q.service, q.models[m].model
-    but = f", and it saves little: {'; '.join(spent)}" if spent else ""
+    but = "".join(f"; {one}" for one in spent)
     if max(q.visual_tokens) == 1:
         return f"One visual token is all there was to choose from{but}."
     falls = any(part.law.beta > 0 for part in q.law.parts)
