@@ -5,12 +5,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from vtc.catalog import laws
 from vtc.catalog.measurements import PUBLISHED
 from vtc.cost.flops import prefill_flops
 from vtc.errors import InputError, NoAnswerError
-from vtc.figures import forms, groups, holdout, ridge, same_compute
+from vtc.figures import forms, groups, holdout, profile, ridge, same_compute
 from vtc.figures.panel import law_panels
 from vtc.law.forms import FORMS
 from vtc.law.profiles import profile_rows
@@ -317,3 +318,24 @@ def test_rows_of_json_may_lack_columns(tmp_path):
     [(points, found)] = forms.read_forms(str(table), None, (), False)
     assert points.task == "all"
     assert len(found) == 7
+
+
+# -------------------------------------------------------------- scales and profiles
+
+
+def test_ratios_close_to_one_another_have_several_ticks():
+    axes = Figure().subplots()
+    groups._ratio_scale(axes, 4.2, 5.3)
+    assert len(axes.get_xticks()) >= 3
+
+
+def test_admitted_ends_lie_on_the_threshold():
+    values, rises = [0.0, 1.0, 2.0, 3.0], [8.0, 0.0, 2.0, 6.0]
+    rows = [{"f": f, "admitted": f < 4} for f in rises]
+    bound = profile.threshold(rows)
+    assert bound == 4.0
+    x, y = profile.admitted(values, rises, bound)
+    assert [(a, b) for a, b in zip(x, y, strict=True) if b == b] == [
+        (0.5, 4.0), (1.0, 0.0), (2.0, 2.0), (2.5, 4.0)
+    ]  # fmt: skip
+    assert profile.threshold(rows[1:3]) is None

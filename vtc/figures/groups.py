@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from vtc.errors import InputError
 from vtc.figures.axes import apart, bare, shortened
@@ -131,6 +131,10 @@ def _ratio_scale(axes: Axes, low: float, high: float) -> None:
     axes.set_xscale("log")
     ticks = [t for t in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 3, 4, 5, 7, 10, 20, 50, 100)
              if low <= t <= high]  # fmt: skip
+    if len(ticks) < 3:
+        # Ratios that are close to one another: round steps between them.
+        steps = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+        ticks = [float(t) for t in steps if low <= t <= high]
     ticks = apart(ticks) if len(ticks) > 6 else ticks
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
