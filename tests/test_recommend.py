@@ -182,7 +182,7 @@ def test_a_single_size_law_is_refused(tmp_path):
         (["--flops", "3e12", "--law", "-", "--models", "-"], 2, "cannot both be stdin"),
         (["--flops", "3e12", "--task", "chess"], 2, "no law of task 'chess'"),
         (["--flops", "3e12", "--visual-tokens", "0,4"], 2, "at least 1"),
-        (["--flops", "3e12", "--law", str(PUBLISHED)], 2, "is missing"),
+        (["--flops", "3e12", "--law", str(PUBLISHED)], 2, "`vtc fit` makes a law of a table"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line(arguments, code, message):

@@ -110,7 +110,7 @@ def refuse_lone(points: Points, share: str) -> None:
         tells = "its own beta" if share == "alpha" else "k and D"
         raise NoAnswerError(
             f"{head}: every point has {tokens_of(points)}, which does not "
-            f" tell {tells}; measure at two or more token counts"
+            f"tell {tells}; measure at two or more token counts"
         )
 
 
