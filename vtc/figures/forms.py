@@ -125,7 +125,9 @@ def _against_tokens(
     sizes = [points.sizes[0], points.sizes[-1], 2 * points.sizes[-1]]
     for form in forms:
         for n in sizes:
-            _curve(axes, v, form.errors(n, v), shown[form.name], form if n == sizes[0] else None)
+            named = form if n == sizes[0] else None
+            beyond = n > points.sizes[-1]
+            _curve(axes, v, form.errors(n, v), shown[form.name], named, pale=beyond)
     first, last = ([_median(forms, n, end) for n in sizes] for end in (v[0], v[-1]))
     names = [Name(v[-1], y, format_count(n)) for n, y in zip(sizes, last, strict=True)]
     _points(axes, [(p.visual_tokens, p.error) for p in points.points if p.n_params in sizes])
@@ -134,7 +136,9 @@ def _against_tokens(
     _limits(axes, points, [*first, *last])
     axes.set_xlabel("visual tokens V")
     axes.set_title(
-        plain(f"{points.task} (grey ground: beyond the points)"), fontsize=10, loc="left"
+        plain(f"{points.task} (grey ground, pale curves: beyond the points)"),
+        fontsize=10,
+        loc="left",
     )
     return names
 
@@ -160,12 +164,14 @@ def _against_sizes(
     return names
 
 
-def _curve(axes: Axes, x: Array, errors: Array, look: Any, named: Form | None) -> None:
+def _curve(
+    axes: Axes, x: Array, errors: Array, look: Any, named: Form | None, pale: bool = False
+) -> None:
     label = None
     if named is not None:
         label = f"{named.name} ({named.note or f'rmse {named.rmse:.4f}'})"
     axes.plot(x, errors, color=look["color"], linestyle=look["linestyle"], linewidth=1.4,
-              label=label, zorder=2)  # fmt: skip
+              alpha=0.4 if pale else 1.0, label=label, zorder=2)  # fmt: skip
 
 
 def _points(axes: Axes, pairs: Sequence[tuple[float, float]]) -> None:
