@@ -27,7 +27,7 @@ def test_a_column_a_task_and_a_curve_a_size(panels):
     assert len(figure.axes) == 4
     flops_axes = figure.axes[0]
     labels = [text.get_text() for text in flops_axes.get_legend().get_texts()]
-    assert labels == ["500M", "1.8B", "4B", "7B", "best N and V (law)"]
+    assert labels == ["0.5B", "1.8B", "4B", "7B", "best N and V (law)"]
     assert "4.70 [4.32, 5.15]" in flops_axes.get_title(loc="left")
     points = [line for line in flops_axes.lines if line.get_linestyle() == "None"]
     assert sum(len(line.get_xdata()) for line in points) == 28
@@ -89,7 +89,7 @@ def test_rows_of_panels_are_of_several_q(panels):
     titles = [axes.get_title(loc="left") for axes in figure.axes[:4]]
     assert "best V at Q = 0: as few as possible" in titles[0]
     assert titles[2] == "best V at Q = 50: 13.5"
-    assert [note.get_text() for note in figure.axes[4].texts] == ["7B", "4B", "1.8B", "500M"]
+    assert [note.get_text() for note in figure.axes[4].texts] == ["7B", "4B", "1.8B", "0.5B"]
 
 
 @pytest.mark.parametrize(("alpha", "beta"), [(-0.1, 0.1), (0.1, -0.1), (-0.1, -0.1)])

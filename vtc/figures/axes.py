@@ -53,10 +53,15 @@ def flops_said(flops: float) -> str:
     return format_count(flops).replace("B", "G")
 
 
+def size_said(n_params: float) -> str:
+    """An LLM's size as its name has it: 0.5B and 7B; below a tenth of a billion 50M."""
+    return f"{n_params / 1e9:.3g}B" if n_params >= 1e8 else format_count(n_params)
+
+
 def counts_scale(
-    axes: Axes, low: float, high: float, said: Callable[[float], str] = format_count
+    axes: Axes, low: float, high: float, said: Callable[[float], str] = size_said
 ) -> None:
-    """A logarithmic scale of x from `low` to `high` with numbers as `said`: 500M, 1B, 20B."""
+    """A logarithmic scale of x from `low` to `high` with numbers as `said`: 0.5B, 1B, 20B."""
     axes.set_xscale("log")
     axis, decades = axes.xaxis, np.log10(high / low)
     subs = (1.0, 2.0, 5.0) if decades < 2.2 else (1.0, 3.0) if decades < 3.5 else (1.0,)

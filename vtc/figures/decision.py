@@ -8,10 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from vtc.figures.axes import counts_scale, halo, plain, shortened, tokens_scale
+from vtc.figures.axes import counts_scale, halo, plain, shortened, size_said, tokens_scale
 from vtc.figures.choices import NOTHING, Map
 from vtc.figures.style import new_figure, ordered_colors
-from vtc.tables.quantity import format_count
 
 _DARK = 0.5  # Below this lightness letters on it are white.
 # A short name is about so many times as wide as high, in cells of the map.
@@ -30,7 +29,7 @@ def draw(found: Map) -> Figure:
     choices = found.choices
     models = [shortened(llm.model, 24, 1) for llm in choices.models]
     tokens = [f"V = {v}" for v in choices.visual_tokens]
-    sizes = [format_count(n) for n in choices.counts]
+    sizes = [size_said(n) for n in choices.counts]
     _panel(left, found, found.model, Names(models, sizes, np.array(choices.counts)))
     _panel(
         right,

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vtc.errors import InputError, NoAnswerError
-from vtc.figures.axes import Name, bare, counts_scale, plain, tokens_scale, write_names
+from vtc.figures.axes import Name, bare, counts_scale, plain, size_said, tokens_scale, write_names
 from vtc.figures.panel import read
 from vtc.figures.style import looks, new_figure
 from vtc.law.estimate import arrays, refuse_hopeless
@@ -20,7 +20,6 @@ from vtc.law.forms import FORMS
 from vtc.law.points import Points, read_points
 from vtc.law.power import BILLION
 from vtc.tables import specs
-from vtc.tables.quantity import format_count
 from vtc.tables.read import read_rows
 
 STEPS = 120
@@ -129,7 +128,7 @@ def _against_tokens(
             beyond = n > points.sizes[-1]
             _curve(axes, v, form.errors(n, v), shown[form.name], named, pale=beyond)
     first, last = ([_median(forms, n, end) for n in sizes] for end in (v[0], v[-1]))
-    names = [Name(v[-1], y, format_count(n)) for n, y in zip(sizes, last, strict=True)]
+    names = [Name(v[-1], y, size_said(n)) for n, y in zip(sizes, last, strict=True)]
     _points(axes, [(p.visual_tokens, p.error) for p in points.points if p.n_params in sizes])
     tokens_scale(axes, "x", [*tokens, v[-1]])
     axes.axvspan(tokens[-1], v[-1], color="0.94", zorder=0)

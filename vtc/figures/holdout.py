@@ -14,12 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from vtc.errors import InputError
-from vtc.figures.axes import Name, bare, plain, tokens_scale, write_names
+from vtc.figures.axes import Name, bare, plain, size_said, tokens_scale, write_names
 from vtc.figures.panel import Panel, law_panels, read
 from vtc.figures.style import looks, new_figure
 from vtc.law.points import read_points
 from vtc.law.run import Material, Request, fit_table
-from vtc.tables.quantity import format_count
 
 CURVE_STEPS = 100
 # Points of several sizes at one V stand beside one another, so that their bars are seen.
@@ -120,7 +119,7 @@ def _errors(axes: Axes, panel: Panel) -> list[Name]:
         axes.plot([p.visual_tokens for p in seen], [p.error for p in seen], linestyle="none",
                   marker=look["marker"], markersize=5, color=look["color"], zorder=3)  # fmt: skip
         _bars(axes, panel, n, look, lambda p: (p.error, p.low, p.high))
-        label = format_count(n) if seen else f"{format_count(n)}, held out"
+        label = size_said(n) if seen else f"{size_said(n)}, held out"
         names.append(Name(curve[-1], panel.law.error(n, curve[-1]), label))
     row = panel.row
     name = row["task"] if row.get("group") is None else f"{row['task']}, {row['group']}"
@@ -137,7 +136,7 @@ def _off(axes: Axes, panel: Panel) -> list[Name]:
         found = [p for p in own if p.n_params == n]
         if found:
             _bars(axes, panel, n, look, lambda p: p.off)
-            names.append(Name(found[-1].visual_tokens, found[-1].off[0], format_count(n)))
+            names.append(Name(found[-1].visual_tokens, found[-1].off[0], size_said(n)))
     axes.set_xlabel("visual tokens V")
     row = panel.row
     words = []

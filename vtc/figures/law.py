@@ -20,13 +20,13 @@ from vtc.figures.axes import (
     flops_said,
     halo,
     plain,
+    size_said,
     tokens_scale,
     write_names,
 )
 from vtc.figures.panel import Panel
 from vtc.figures.style import looks, new_figure
 from vtc.law.power import PowerLaw, optimal_visual_tokens
-from vtc.tables.quantity import format_count
 
 CURVE_STEPS = 200
 _MOST_WRITTEN = 8  # V beside the points of the smallest LLM.
@@ -109,7 +109,7 @@ def _draw_sizes(axes: Axes, panel: Panel, x_of: Any) -> list[Name]:
                   zorder=2)  # fmt: skip
         points = [point for point in panel.points.points if point.n_params == n]
         hollow = [panel.held_out(point) for point in points]
-        label = f"{format_count(n)}{' (held out)' if all(hollow) else ''}"
+        label = f"{size_said(n)}{' (held out)' if all(hollow) else ''}"
         names.append(Name(x_of(n, high), panel.law.error(n, high), label))
         for open_marker in sorted(set(hollow)):
             shown = [p for p, held in zip(points, hollow, strict=True) if held == open_marker]
