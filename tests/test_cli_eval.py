@@ -77,7 +77,7 @@ def test_runs_answer_benchmarks(runs, benchmarks, tmp_path):
     assert read_rows(scores, specs.SCORES).rows == whole
     done = vtc(*same, predictions, "--force")
     assert done.returncode == 2
-    assert "they are two tables" in done.stderr
+    assert "is a file that the command reads" in done.stderr
 
 
 def test_faults_come_before_any_model_is_loaded(runs, benchmarks, tmp_path):

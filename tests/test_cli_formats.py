@@ -54,7 +54,7 @@ def test_import_then_eval_and_show(lora_run, benchmark, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     assert done.stderr.splitlines()[-1].endswith(
-        "Qwen1.5-0.5B (0.5 billion parameters), 36 visual tokens"
+        "Qwen1.5-0.5B (0.5 billion parameters), mlp, 36 visual tokens"
     )
     out = tmp_path / "p.parquet"
     done = vtc(

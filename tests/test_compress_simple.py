@@ -153,16 +153,16 @@ def test_every_supported_v_works(name: str, side: int, width: int, depth: int, d
     assume(choices and (name != "tome" or depth > 1))
     tokens = data.draw(st.sampled_from(choices))
     made = build(
-        name, vision_width=width, text_width=7, depth=depth, grid=(side, side),
+        name, vision_width=width, text_width=6, depth=depth, grid=(side, side),
         visual_tokens=tokens,
     )  # fmt: skip
-    given = features_of(made, width, 7, batch=3)
+    given = features_of(made, width, 6, batch=3)
     assert all(0 <= level <= depth for level in made.request.levels)
     assert list(made.request.levels) == sorted(set(made.request.levels))
     out = made(given)
-    assert out.shape == (3, tokens, 7)
+    assert out.shape == (3, tokens, 6)
     alone = made(rows_of(given, slice(1, 2)))
     torch.testing.assert_close(alone, out[1:2], rtol=1e-4, atol=1e-5)
     out.sum().backward()
     assert all(weight.grad is not None for weight in made.parameters())
-    assert made.flops() > 0
+    assert made.flops() > 0 or name == "blind"

@@ -115,7 +115,7 @@ def test_a_panel_a_benchmark_with_intervals_and_chance():
         "textvqa (n = 100)", "docvqa (n = 100)", "mme (n = 100)",
     ]  # fmt: skip
     for axes in panels:
-        chance = [line for line in axes.lines if line.get_linestyle() == "--"]
+        chance = [line for line in axes.lines if line.get_color() == "0.4"]
         assert [line.get_ydata()[0] for line in chance] == [0.25]
         assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "4", "16"]
         # Without a standard error, no bar.

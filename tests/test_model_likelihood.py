@@ -51,6 +51,8 @@ def alone(built: Assembled, question: str, shown: list[Image.Image], said: str) 
     if shown:
         pixels = dict(built.processor.image_processor(shown, return_tensors="pt"))
         pixels.update(built.processor.query_inputs([question] * len(shown)))
+    if built.model.model.compressor.fuses:
+        pixels["fused_mask"] = torch.tensor([label == IGNORE for label in labels])[None].long()
     with torch.no_grad():
         logits = built.model(input_ids=torch.tensor(ids)[None], **pixels).logits[0]
     chances = logits.log_softmax(-1)

@@ -86,7 +86,7 @@ def average(
             "of your own with --set NAME=BENCHMARK,..."
         )
     rows = []
-    for (run_id, _), found in runs.items():
+    for (run_id, *_), found in runs.items():
         for name, names in wanted.items():
             missing = [benchmark for benchmark in names if benchmark not in found]
             if missing and not incomplete:

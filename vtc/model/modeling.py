@@ -240,7 +240,9 @@ class VtcModel(VtcPreTrainedModel, LlavaModel):
     ) -> BaseModelOutputWithPooling:
         """What the LLM is fed of images, and what text is fused with where the compressor does."""
         if self.compressor.fuses:
-            return read_images(self, vision_levels, **asked)
+            # It needs no query vector: a question given all the same is left, as by the others.
+            own = {name: asked[name] for name in ("query_images", "visual_tokens") if name in asked}
+            return read_images(self, vision_levels, **own)
         return self.as_output(self.compress(vision_levels, **asked))
 
     def get_image_features(  # type: ignore[override]
