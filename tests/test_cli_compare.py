@@ -15,8 +15,11 @@ from vtc.tables.read import read_rows
 
 @pytest.fixture
 def scores(tmp_path: Path) -> Path:
-    rows = study()
-    path = tmp_path / "scores.csv"
+    return written(tmp_path / "scores.csv", study())
+
+
+def written(path: Path, rows: list[dict]) -> Path:
+    """The rows as a CSV file."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
@@ -60,6 +63,26 @@ def test_bad_input_is_one_line(scores, tmp_path, capsys):
     line = refused(capsys, scores, "--runs", tmp_path)
     assert "no manifest there is of a run of the scores, such as" in line
     assert not list(tmp_path.glob("c.*"))
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        ({"visual_tokens": 0}, "visual_tokens 0 is not a whole number of at least 1"),
+        ({"score": 1.7}, "score is 1.7; it is a share between 0 and 1"),
+        ({"score": -0.2, "error": 1.2}, "error is 1.2; it is a share"),
+        ({"score": 0.5, "error": 0.4}, "error 0.4 and score 0.5 do not add up to 1"),
+        ({"stderr": -1}, "stderr is -1; a standard error of a share is between 0 and 1"),
+        ({"chance": 25}, "chance is 25; it is a share"),
+        ({"n_items": 0}, "n_items is 0; a score is of at least 1 item"),
+        ({"visual_tokens_repeated": -2}, "visual_tokens_repeated is -2; tokens are given"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused_by_file_and_row(tmp_path, capsys, cells, said):
+    rows = [{"visual_tokens_repeated": "", **one} for one in study()]
+    rows[3] |= cells
+    path = written(tmp_path / "scores.csv", rows)
+    assert f"{path}, row 3: {said}" in refused(capsys, path)
 
 
 def test_a_run_on_an_unknown_llm_compares_without_flops(scores, tmp_path, capsys):

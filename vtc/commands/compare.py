@@ -89,11 +89,13 @@ def compare(tables, llms, encoders, costs, device, folders, figure, out, fmt, fo
       vtc compare scores.parquet --costs costs.parquet --format csv
     """
     from vtc import console
+    from vtc.compare.checked import checked
     from vtc.compare.recipes import differences
     from vtc.compare.run import Request, compare
     from vtc.errors import InputError
     from vtc.evaluate.looking import score_rows
     from vtc.tables import provenance, specs, write
+    from vtc.tables.read import title
 
     chosen = write.check_output(out, fmt, force)
     if figure:
@@ -103,7 +105,7 @@ def compare(tables, llms, encoders, costs, device, folders, figure, out, fmt, fo
     if device and not costs:
         raise InputError("--device names a device of --costs; give the costs too")
     request = Request(**settings)
-    rows = score_rows(tables, (), ())
+    rows = [row for table in tables for row in checked(score_rows([table], (), ()), title(table))]
     times = None
     if costs:
         from vtc.compare.pricing import read_times
