@@ -1,5 +1,6 @@
 """Models of others as runs: transformers' Llava and the original code's checkpoints."""
 
+import io
 import json
 import pickle
 import shutil
@@ -175,10 +176,26 @@ def test_pickles_open_only_if_allowed_and_leave_as_safetensors(original, tiny_wo
     assert not list((tmp_path / "run").rglob("*.bin"))
     trap = copy / "pytorch_model-00000-of-00002.bin"
     trap.write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
-    with pytest.raises(InputError, match="holds more than tensors; it stays shut"):
+    with pytest.raises(InputError, match="holds more than tensors, or is damaged, and vtc"):
         import_run(str(copy), tmp_path / "again", allow_bin=True)
+    for junk in (
+        b"hello world",
+        b"\x00" * 64,
+        b"",
+        pickle.dumps([1]),
+        torch_bytes([torch.ones(2)]),
+    ):
+        trap.write_bytes(junk)
+        with pytest.raises(InputError, match=r"00000-of-00002\.bin (is damaged|holds)"):
+            import_run(str(copy), tmp_path / "again", allow_bin=True)
     assert not (tmp_path / "sprung").exists()
     assert not (tmp_path / "again").exists()
+
+
+def torch_bytes(thing) -> bytes:
+    file = io.BytesIO()
+    torch.save(thing, file)
+    return file.getvalue()
 
 
 class Trap:

@@ -309,6 +309,34 @@ def test_llavas_own_projector_alone(encoder, tiny_world, tmp_path):
     assert not (tmp_path / "no").exists()
 
 
+def test_a_projector_alone_that_no_run_can_be_made_of(encoder, tiny_world, tmp_path):
+    """Numbers that are none, an LLM without a chat template, a wish of QueCC's alone."""
+    folder, run = tmp_path / "stage-1", tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(tiny_world.llama / "config.json", folder)
+    write_config(folder, encoder, LLAVA)
+    named = {f"model.mm_projector.{k}": v for k, v in drawn(M3(WIDTH, TEXT)).state_dict().items()}
+    save_file(named, folder / "mm_projector.safetensors")
+    dumb = {}
+    for name in ("qwen", "llama"):
+        dumb[name] = shutil.copytree(getattr(tiny_world, name), tmp_path / name)
+        (dumb[name] / "chat_template.jinja").unlink()
+    with pytest.raises(InputError, match=r"qwen: its tokenizer has no chat template; give one wi"):
+        import_run(str(folder), run, llm=str(dumb["qwen"]))
+    with pytest.raises(InputError, match="this checkpoint's projector reads none, leave the optio"):
+        import_run(str(folder), run, llm=str(dumb["llama"]), wish=Wish(reference=True))
+    assert not run.exists()
+    import_run(str(folder), run, llm=str(dumb["llama"]))
+    assert "USER: " in load_run(run).processor.tokenizer.chat_template
+    named["model.mm_projector.0.weight"][3, 5] = float("nan")
+    save_file(named, folder / "mm_projector.safetensors")
+    with pytest.raises(
+        InputError, match=r"mm_projector\.safetensors: model\.mm_projector\.0\.weight"
+    ):
+        import_run(str(folder), tmp_path / "again", llm=str(tiny_world.llama))
+    assert not (tmp_path / "again").exists()
+
+
 def tokens_of(folder: Path, run: Path, wish: Wish, pixels: Tensor) -> Tensor:
     """The visual tokens of an imported run."""
     import_run(str(folder), run, wish=wish)

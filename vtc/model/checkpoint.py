@@ -27,7 +27,8 @@ def read_tensors(folder: Path, allow_bin: bool) -> dict[str, Tensor]:
     """
     tensors: dict[str, Tensor] = {}
     for file in weight_files(folder, allow_bin):
-        tensors.update(_read(file))
+        tensors.update(read := _read(file))
+        check_finite(read, file)
     return tensors
 
 
@@ -61,7 +62,9 @@ def read_projector(file: Path, allow_bin: bool) -> dict[str, Tensor]:
     """The tensors of a projector's file; raises InputError as `read_tensors`."""
     if file.suffix == ".bin" and not allow_bin:
         raise InputError(_pickled(file))
-    return _read(file)
+    tensors = _read(file)
+    check_finite(tensors, file)
+    return tensors
 
 
 def _pickled(file: Path) -> str:
@@ -75,14 +78,37 @@ def _read(file: Path) -> dict[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        return torch.load(
+        found = torch.load(
             file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file)
         )
     except pickle.UnpicklingError:
-        raise InputError(f"{file} holds more than tensors; it stays shut") from None
+        raise InputError(
+            f"{file} holds more than tensors, or is damaged, and vtc does not open it; save its "
+            "tensors as safetensors"
+        ) from None
     except (OSError, RuntimeError, SafetensorError, EOFError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{file} is damaged ({first})") from None
+        raise _damaged(file, first) from None
+    except Exception:
+        # Bytes that are no pickle: its reader takes them for commands, and fails in any way.
+        raise _damaged(file, "no pickle of tensors") from None
+    if not isinstance(found, dict) or not all(isinstance(part, Tensor) for part in found.values()):
+        raise InputError(f"{file} holds no tensors by name; give a model's weights")
+    return found
+
+
+def _damaged(file: Path, what: str) -> InputError:
+    return InputError(f"{file} is damaged ({what}); copy the file again")
+
+
+def check_finite(tensors: Mapping[str, Tensor], source: object) -> None:
+    """Raise InputError, naming it, for a tensor that has numbers which are none (NaN, infinity)."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.element_size() > 1 and not tensor.isfinite().all():
+            raise InputError(
+                f"{source}: {name} holds NaN or infinity; its training went astray, or the file is "
+                "damaged"
+            )
 
 
 def check_fit(found: Mapping[str, Any], wanted: Mapping[str, Any], source: object) -> None:

@@ -21,7 +21,7 @@ from vtc.model.backbones import (
     load_image_processor,
     refuse_quantised,
 )
-from vtc.model.checkpoint import check_fit, projector_file, weight_files
+from vtc.model.checkpoint import check_finite, check_fit, projector_file, weight_files
 from vtc.model.config import VtcConfig
 from vtc.model.export import PARTS_TO_TEXT
 from vtc.model.importing_projector import images_of, import_projector, scope_of
@@ -181,6 +181,7 @@ def _check_whole(folder: Path, model: Any, found: Mapping[str, Any]) -> None:
         state,
         folder,
     )
+    check_finite(state, folder)
     config = model.config
     n_before = class_tokens(model.model.vision_tower, grid_of(config.vision_config))
     skipped = 1 if config.vision_feature_select_strategy == "default" else 0

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 
 from vtc.compress.interface import Compressor
+from vtc.data.chat_templates import give_template
 from vtc.data.image_modes import with_mode
 from vtc.data.queries import QueryScope
 from vtc.errors import InputError
 from vtc.model.assemble import Assembled, assemble
-from vtc.model.backbones import Encoder, load_llm
+from vtc.model.backbones import Encoder, Llm, load_llm
 from vtc.model.checkpoint import check_fit, read_projector
 from vtc.model.original_llava import (
     check_projector_type,
@@ -78,8 +79,16 @@ def images_of(vision: Encoder, settings: Mapping[str, Any]) -> Any:
 
 
 def scope_of(compressor: Compressor, wish: Wish) -> QueryScope | None:
-    """Which questions an imported run's images are compressed for; None where it reads none."""
+    """Which questions an imported run's images are compressed for; None where it reads none.
+
+    Raises InputError for a wish of one that reads none to do so as released.
+    """
     if not compressor.needs_query:
+        if wish.reference:
+            raise InputError(
+                "--reference-behaviour is about the question that QueCC compresses an image for; "
+                "this checkpoint's projector reads none, leave the option out"
+            )
         return None
     return "first" if wish.reference else "latest"
 
@@ -121,6 +130,7 @@ def _assembled(
     except InputError as error:
         way = "" if llm else "; give its folder with --llm"
         raise InputError(f"{file.parent} stands on an LLM: {error}{way}") from None
+    _ensure_template(str(named), text)
     one = assemble(
         vision,
         text,
@@ -133,6 +143,18 @@ def _assembled(
     check_fit(weights, one.model.compressor.state_dict(), file)
     one.model.compressor.load_state_dict(weights)
     return one
+
+
+def _ensure_template(source: str, text: Llm) -> None:
+    """A Llama without a chat template gets LLaVA's; raises InputError for another LLM."""
+    if text.tokenizer.chat_template:
+        return
+    if text.model.config.model_type != "llama":
+        raise InputError(
+            f"llm {source}: its tokenizer has no chat template; give one with --chat-template, "
+            "such as vicuna"
+        )
+    give_template(text.tokenizer, "vicuna")
 
 
 def _floating(dtype: torch.dtype) -> torch.dtype:
