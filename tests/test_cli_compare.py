@@ -112,6 +112,21 @@ def test_settings_that_nobody_knows_have_no_cost(scores, capsys):
     assert "Without a known cost: 13 of 13 rows" in said.err
 
 
+def test_layers_that_fuse_text_count_as_the_questions(tmp_path, capsys):
+    rows = [{**one, "compressor": "llava-mini"} for one in study() if one["compressor"] == "quecc"]
+    path = written(tmp_path / "scores.csv", rows)
+    found = {}
+    for q in ("0", "10", "20"):
+        with pytest.raises(SystemExit):
+            cli.run(["compare", str(path), "--q", q, "--format", "csv"])
+        first = next(csv.DictReader(capsys.readouterr().out.splitlines()))
+        found[q] = float(first["flops_query"])
+    # Four layers of a width of 1024; each text token reads 577 others, and the text before it.
+    assert found["0"] == 0
+    assert 2 * found["10"] < found["20"] < 2.1 * found["10"]
+    assert 4 * 10 * 24 * 1024**2 < found["10"] < 4 * 10 * (24 * 1024**2 + 5 * 600 * 1024)
+
+
 def test_what_stands_alone_far_off_is_a_level():
     rows = [
         {"task": "t", "benchmark": None, "backbone": "b", "encoder": CLIP, "compressor": name,

@@ -194,6 +194,13 @@ def test_a_price_is_that_of_an_inference(name):
     assert (found.query > 0) == (name == "quecc")
 
 
+def test_text_that_is_fused_is_part_of_the_price():
+    encoder, llm = encoders.shape(CLIP), llms.shape(QWEN)
+    alone = price(llm, encoder, Stated(1e9, 23), 16, 50)
+    fused = price(llm, encoder, Stated(1e9, 23, text_flops=(7, 3)), 16, 50)
+    assert fused == alone._replace(query=7 * 50 + 3 * 50**2)
+
+
 def test_cells_are_means_over_benchmarks_and_refuse_what_does_not_compare():
     rows = [
         row("avgpool", 4, score, seed, benchmark)
@@ -279,6 +286,32 @@ def test_what_is_missing_is_said():
         compare([one for one in rows if one["compressor"] != "blind"], Request(floor="blind"), free)
     with pytest.raises(InputError, match="no scores of task 'ocr'; there are reasoning"):
         compare(rows, Request(tasks=("ocr",)), free)
+
+
+def test_some_rows_without_a_cost_are_named():
+    lines = compare(study(), Request(), lambda c: None if c.compressor == "mlp" else free(c)).lines
+    [line] = [line for line in lines if "Without a known cost" in line]
+    assert "1 of 13 rows (mlp at V = 576); not known is what these compressors cost" in line
+    assert "--llm" not in line
+
+
+def test_items_that_all_score_alike_give_no_interval_to_be_trusted():
+    none_right = [{**one, "score": 0.0, "error": 1.0, "stderr": 0.0} for one in study()]
+    lines = compare(none_right, Request(), free).lines
+    [line] = [line for line in lines if "scored alike" in line]
+    assert "avgpool at V = 1, blind at V = 1" in line
+    assert "and 8 more" in line
+    assert "13 intervals have no width" in line
+    one = [{**row, "stderr": 0.0} if row["compressor"] == "mlp" else row for row in study()]
+    [line] = [line for line in compare(one, Request(), free).lines if "scored alike" in line]
+    assert "in mlp at V = 576: " in line
+    assert "width" not in line  # The seeds still differ.
+    assert not any("scored alike" in line for line in compare(study(), Request(), free).lines)
+
+
+def test_an_uncompressed_model_that_is_not_there_is_refused():
+    with pytest.raises(InputError, match="--uncompressed xyz: the scores are of avgpool, blind, m"):
+        compare(study(), Request(uncompressed="xyz"), free)
 
 
 def test_tokens_dropped_inside_the_llm_have_no_v():

@@ -181,7 +181,7 @@ def _shapes(flag, sources, names, shape):
 
 
 def _stated(cell, encoder, text_width):
-    """What a compressor costs an image; None for one with layers of the LLM, whose cost is there.
+    """What a compressor costs an image and its text; None for one that is not of the registry.
 
     Asked of arithmetic where it is written down, else of the class itself.
     """
@@ -194,8 +194,7 @@ def _stated(cell, encoder, text_width):
     settings.pop("trained", None)  # Of elastic ones: which V are trained moves no cost.
     tokens = cell.visual_tokens // cell.repeats
     known = KNOWN.get(cell.compressor)
-    inside = ("schedule", "fuses")
-    if known is None or any(getattr(known, name, None) for name in inside):
+    if known is None or known.schedule is not None:  # Inside the LLM: its layers have no one V.
         return None
     if not settings:
         found = stated(cell.compressor, encoder, text_width, tokens)
@@ -212,4 +211,6 @@ def _stated(cell, encoder, text_width):
         visual_tokens=tokens,
         settings=settings,
     )
-    return Stated(said.flops, max(said.levels), said.needs_query, said.patches_left)
+    return Stated(
+        said.flops, max(said.levels), said.needs_query, said.patches_left, said.text_flops
+    )

@@ -16,13 +16,15 @@ from vtc.tables.read import read_rows, title
 class Stated(NamedTuple):
     """Of a compressor and one image: FLOPs, the highest hidden state read, and what else it takes.
 
-    `patches_left`: patches behind each layer of the encoder, where they merge there.
+    `patches_left`: patches behind each layer of the encoder, where they merge there. One that fuses
+    Q tokens of text with the image takes a Q + b Q^2 FLOPs more, `text_flops`.
     """
 
     flops: float
     level: int
     needs_query: bool = False
     patches_left: tuple[int, ...] = ()
+    text_flops: tuple[int, int] = (0, 0)
 
 
 class Price(NamedTuple):
@@ -48,9 +50,13 @@ def price(
 ) -> Price:
     """One image and `text_tokens` behind its tokens, up to the first answer token.
 
-    A compressor that needs the question has the LLM read it once more, without the head.
+    A compressor that needs the question has the LLM read it once more, without the head; one that
+    fuses text with the image runs its own layers over it.
     """
-    reading = query_flops(llm, text_tokens) if stated.needs_query and text_tokens else 0.0
+    a_token, a_pair = stated.text_flops
+    reading = float(a_token * text_tokens + a_pair * text_tokens**2)
+    if stated.needs_query and text_tokens:
+        reading += query_flops(llm, text_tokens)
     return Price(
         float(encoder_flops(encoder, stated.level, stated.patches_left)),
         float(stated.flops),

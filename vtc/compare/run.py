@@ -59,7 +59,7 @@ def compare(
     """Compare the compressors of scores rows, within each task (or benchmark), LLM and encoder.
 
     `price_of` says what a cell costs, if it can be known; with `times` the same cost is the same
-    time. Raises InputError as `cells_of`, and for a task that no row has.
+    time. Raises InputError as `cells_of`, and for a task or an uncompressed model that no row has.
     """
     asked = _of_tasks(rows, request.tasks)
     # Dropped inside the LLM, tokens are so many in one layer and others in the next: no one V.
@@ -68,6 +68,7 @@ def compare(
     if not cells:
         raise InputError("no scores of compressors before the LLM to compare")
     labels = _labels(cells)
+    _refuse_uncompressed(request, labels)
     telling = [row for row in kept if row["compressor"] != BLIND]
     exponents = betas.betas(telling, request.by, request.level)
     slopes = betas.slopes(kept, request.by, request.level)
@@ -93,6 +94,15 @@ def _of_tasks(rows: Sequence[Row], tasks: Sequence[str]) -> list[Row]:
         if task not in there:
             raise InputError(f"no scores of task '{task}'; there are {', '.join(there) or 'none'}")
     return [row for row in rows if not tasks or row["task"] in tasks]
+
+
+def _refuse_uncompressed(request: Request, labels: Mapping[str, str]) -> None:
+    """Raise InputError if another compressor than the default is asked for and not there."""
+    there = sorted(set(labels.values()))
+    if request.uncompressed not in (Request.uncompressed, *there):
+        raise InputError(
+            f"--uncompressed {request.uncompressed}: the scores are of {', '.join(there)}"
+        )
 
 
 def _labels(cells: Sequence[Cell]) -> dict[str, str]:

@@ -13,6 +13,8 @@ from vtc.tables.quantity import format_flops
 
 Row = Mapping[str, Any]
 
+_MOST_CELLS = 5  # That a sentence names.
+
 
 class Segment(NamedTuple):
     """Who is best at a cost: alone, or tied with others."""
@@ -53,7 +55,7 @@ def of_field(
     """What one task (or benchmark), LLM and encoder say."""
     encoder = f" ({field.encoder})" if field.encoder else ""
     lines = [f"{field.title}{encoder}:", f"  {_noise(noise, rows)}"]
-    lines += [f"  {line}" for line in _missing(rows)]
+    lines += [f"  {line}" for line in (*_without_width(rows), *_missing(rows))]
     lines += [f"  {line}" for line in _same_v(rows)]
     lines += [f"  {line}" for line in _same_cost(segments, rows, times)]
     lines.append(f"  {_gap(rows, request)}")
@@ -71,6 +73,27 @@ def _noise(noise: SeedNoise | None, rows: Sequence[Row]) -> str:
         f"Between seeds the score of a run varies by {noise.variance**0.5:.3f} (sd), taken as "
         f"equal in all cells ({noise.df} degrees of freedom){lacks}."
     )
+
+
+def _without_width(rows: Sequence[Row]) -> list[str]:
+    """The cells whose items all scored alike, which says nothing of how others would score."""
+    flat = [row for row in rows if row.get("stderr_items") == 0]
+    if not flat:
+        return []
+    nothing = sum(row.get("score_low") == row.get("score_high") for row in flat)
+    width = f"{nothing} intervals have no width" if nothing > 1 else "an interval has no width"
+    return [
+        f"All items scored alike in {_cells(flat)}: a standard error of 0 is no knowledge there, "
+        f"{f'{width}, and ' if nothing else ''}places and ties with them are not to be trusted; "
+        "score more items."
+    ]
+
+
+def _cells(rows: Sequence[Row]) -> str:
+    """The first cells by compressor and V, and how many more there are."""
+    named = [f"{row['compressor']} at V = {row['visual_tokens']}" for row in rows]
+    more = len(named) - _MOST_CELLS
+    return ", ".join(named[:_MOST_CELLS]) + (f" and {more} more" if more > 0 else "")
 
 
 def _missing(rows: Sequence[Row]) -> list[str]:
@@ -105,17 +128,24 @@ def _led(best: str, leaders: Sequence[str]) -> str:
 def _same_cost(segments: Sequence[Segment], rows: Sequence[Row], times: Times | None) -> list[str]:
     column = "flops" if times is None else "time_ms"
     what = "equal FLOPs" if times is None else "equal time"
-    unknown = sum(row.get(column) is None for row in rows)
+    unknown = [row for row in rows if row.get(column) is None]
     lines = []
     if unknown:
-        why = (
-            "the LLM's or encoder's shape is not known (give --llm and --encoder), or not "
-            "what the compressor costs"
-            if times is None
-            else f"{times.name} has no row of it"
+        every = len(unknown) == len(rows)
+        if times is not None:
+            why = f"{times.name} has no row of {'them' if len(unknown) > 1 else 'it'}"
+        elif every:
+            why = (
+                "the LLM's or encoder's shape is not known (give --llm and --encoder), or not "
+                "what the compressor costs"
+            )
+        else:  # The LLM and the encoder are those of the rows that have one.
+            why = "not known is what these compressors cost at these settings and V"
+        named = "" if every else f" ({_cells(unknown)})"
+        end = ", so that there is no reading at equal cost" if every else ""
+        lines.append(
+            f"Without a known cost: {len(unknown)} of {len(rows)} rows{named}; {why}{end}."
         )
-        every = "" if unknown < len(rows) else ", so that there is no reading at equal cost"
-        lines.append(f"Without a known cost: {unknown} of {len(rows)} rows; {why}{every}.")
     for _, group in groupby(
         (one for one in segments if one.n_rivals > 1), key=lambda one: one.leaders[0]
     ):

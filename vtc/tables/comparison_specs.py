@@ -37,7 +37,11 @@ COMPARISON = Table(
         Column("flops_encoder", "float", "those of the vision encoder", "FLOP", True),
         Column("flops_compressor", "float", "those of the compressor", "FLOP", True),
         Column(
-            "flops_query", "float", "those of the LLM reading the question for it", "FLOP", True
+            "flops_query",
+            "float",
+            "those of reading the question for it: by the LLM, or by layers that fuse it",
+            "FLOP",
+            True,
         ),
         Column("flops_prefill", "float", "those of the LLM's prefill", "FLOP", True),
         Column("time_ms", "float", "measured time to the first token (--costs)", "ms", True),
