@@ -70,6 +70,9 @@ def test_a_config_folder_is_as_good_as_a_name(tmp_path):
     found, known = encoders.shape(tmp_path), encoders.shape("clip-vit-large-patch14-336")
     assert (found.grid, found.n_tokens) == (known.grid, known.n_tokens) == ((24, 24), 577)
     assert found.n_params == pytest.approx(known.n_params, rel=1e-4)
+    (tmp_path / "config.json").write_text(json.dumps({**vision, "image_size": [336, 224]}))
+    with pytest.raises(InputError, match=r"has image_size \[336, 224\]; costs .* for square image"):
+        encoders.shape(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 """Every compressor on the encoders that there are: CLIP's and SigLIP's, of 12, 24 and 27 layers."""
 
+import json
+import shutil
+
 import pytest
 import torch
 from compress_features import features_of
@@ -8,6 +11,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, SiglipVisionConfig
 from vtc.compress.choices import KNOWN
 from vtc.compress.registry import COMPRESSORS, build
 from vtc.errors import InputError
+from vtc.model.backbones import load_encoder
 from vtc.model.config import VtcConfig
 from vtc.model.modeling import build_compressor
 from vtc.model.tower import attention_layer, encode_states
@@ -70,6 +74,17 @@ def test_every_compressor_or_a_sentence(kind, depth: int, width: int):
         out = made(given)
         assert out.shape == (2, tokens, 44), name
         assert out.isfinite().all(), name
+
+
+def test_a_clip_of_images_that_are_not_square_is_refused(tiny_world, tmp_path):
+    folder = shutil.copytree(tiny_world.encoder, tmp_path / "tall")
+    config = json.loads((folder / "config.json").read_text())
+    config.get("vision_config", config)["image_size"] = [48, 24]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        InputError, match=r"tall: its config.json has image_size \[48, 24\], and clip"
+    ):
+        load_encoder(folder)
 
 
 @pytest.mark.parametrize("name", list(COMPRESSORS))

@@ -152,9 +152,15 @@ def encoder_from_config(config: Mapping[str, Any], where: str) -> EncoderShape:
     """The shape in a config.json of a CLIP, SigLIP or ViT encoder, or of a pair with one inside.
 
     Parameters are those of the layers, patches and positions, without a pooling head. Raises
-    InputError naming `where` for a config that lacks a size.
+    InputError naming `where` for a config that lacks a size, or has one of height and width.
     """
     config = config.get("vision_config", config)
+    for key in ("image_size", "patch_size"):
+        if isinstance(config.get(key), list | tuple):
+            raise InputError(
+                f"{where}: config.json has {key} {list(config[key])}; costs are computed for "
+                "square images and patches alone, sizes that are one whole number"
+            )
     d, layers, f, image, patch = (
         _size(config, key, where)
         for key in (

@@ -49,7 +49,8 @@ class Llm:
 def load_encoder(source: str | Path, dtype: torch.dtype = torch.float32) -> Encoder:
     """Load a vision encoder from a folder or hub id; of a CLIP-like pair, the vision half.
 
-    Raises InputError if there is none, or it is no vision encoder.
+    Raises InputError if there is none, it is no vision encoder, or its images are not square where
+    its class needs them to be.
     """
     _check_files(source, "encoder")
     config = _load(source, AutoConfig)
@@ -60,7 +61,17 @@ def load_encoder(source: str | Path, dtype: torch.dtype = torch.float32) -> Enco
         check_company(source, "encoder")
     kind = MODEL_MAPPING[type(vision_config)]
     # A pooling head may be missing: vtc reads the patches' states alone.
-    tower = _load_whole(source, kind, r"embed|layer", config=vision_config, dtype=dtype)
+    try:
+        tower = _load_whole(source, kind, r"embed|layer", config=vision_config, dtype=dtype)
+    except TypeError:
+        # CLIP's and SigLIP's classes divide image_size as a number; ViT's take a pair.
+        size = vision_config.image_size
+        if isinstance(size, int):
+            raise
+        raise InputError(
+            f"encoder {source}: its config.json has image_size {list(size)}, and "
+            f"{vision_config.model_type} encoders take square images alone, a whole number"
+        ) from None
     processor = load_image_processor(source)
     return Encoder(encoder_source(source), tower.requires_grad_(False).eval(), processor)
 
