@@ -99,8 +99,26 @@ def test_a_person_sees_a_line_each():
     assert "GFLOP at 1  GFLOP at 4" in head
     assert [line.split()[0] for line in lines] == ["m3", "blind", "ldpv2"]
     assert "1, 4, 9, ..., 576" in lines[2]
+    assert done.stderr == ""
     table = CliRunner().invoke(compressors, ["m3", "--visual-tokens", "1", "--format", "csv"])
     assert next(csv.DictReader(io.StringIO(table.stdout)))["n_params"] == "2099200"
+
+
+def test_it_says_what_it_leaves_out_and_what_the_text_costs(tiny_world):
+    asked = ("--visual-tokens", "1,4,9,16", "--llm", str(tiny_world.qwen))
+    said = CliRunner().invoke(compressors, ["--encoder", str(tiny_world.siglip), *asked]).stderr
+    first, *more = said.splitlines()
+    assert first.startswith("left out: visionzip, prumerge, prumerge+ (by the class token, which")
+    assert "; mlp (makes 36), fastv (makes 18 to 36), pyramiddrop" in first
+    assert first.endswith("none of the V asked for")
+    assert [line.split(":")[0] for line in more] == ["quecc", "llava-mini"]
+    quecc = CliRunner().invoke(compressors, ["quecc", *LLAVA])
+    assert quecc.stderr == (
+        "quecc: besides, 13 GFLOP for each token of the question, which the LLM reads for it\n"
+    )
+    asked = ["--visual-tokens", "9", "--format", "csv", "--encoder", str(tiny_world.siglip)]
+    table = CliRunner().invoke(compressors, ["mqt", "mlp", *asked[2:], "--llm", "Qwen1.5-0.5B"])
+    assert table.stderr == ""
 
 
 @pytest.mark.parametrize(

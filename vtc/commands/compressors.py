@@ -65,11 +65,14 @@ def compressors(names, encoder, llm, visual_tokens, out, fmt, force) -> None:
 
     from functools import partial
 
-    from vtc.compress.listing import rows_of
+    from vtc.compress.listing import left_out, rows_of
     from vtc.cost.encoder import encoder_flops
 
     models = (encoder, vision), (llm, text)
     rows = rows_of(names or KNOWN, *models, asked, partial(encoder_flops, vision))
+    omitted = left_out(names or KNOWN, vision, text, asked)
+    if omitted:
+        console.say(omitted)
     if chosen == "table" and out == "-":
         shown = [v for v in asked if any(row["visual_tokens"] == v for row in rows)]
         columns = ["compressor", "supported", "n_params"]
@@ -77,6 +80,8 @@ def compressors(names, encoder, llm, visual_tokens, out, fmt, force) -> None:
         headings["flops_encoder"] = "encoder's GFLOP"
         last = ["levels", "needs", "trained", "elastic", "source"]
         console.print_table(_a_line_each(rows), [*columns, *headings, *last], headings)
+        for sentence in _beside(rows):
+            console.say(sentence)
     else:
         options.emit(rows, specs.COMPRESSORS, out, fmt, force)
 
@@ -94,12 +99,33 @@ def _a_line_each(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if len(choices) > _SHOWN:
             line["supported"] = ", ".join([*choices[:3], "...", choices[-1]])
         line["n_params"] = _range(min(line["n_params"]), max(line["n_params"]))
-        ends = (min(line["flops_encoder"]), max(line["flops_encoder"]))
-        line["flops_encoder"] = " to ".join(dict.fromkeys(f"{end / 1e9:.3g}" for end in ends))
+        line["flops_encoder"] = _ends(set(line["flops_encoder"]))
         needs = [what for what in ("query", "cls") if line[f"needs_{what}"]]
         needs += ["text"] * line["fuses_text"]
         line["needs"] = ", ".join(needs) or None
     return list(lines.values())
+
+
+def _beside(rows: list[dict[str, Any]]) -> list[str]:
+    """What those that read text take besides the FLOPs of an image, for which lines lack room."""
+    costs: dict[str, set[float]] = {}
+    for row in rows:
+        if row["flops_query_token"]:
+            costs.setdefault(row["compressor"], set()).add(row["flops_query_token"])
+    return [
+        f"{name}: besides, {_ends(found)} GFLOP for each token of the "
+        f"{'question, which the LLM reads for it' if _queries(rows, name) else 'text, fused first'}"
+        for name, found in costs.items()
+    ]
+
+
+def _queries(rows: list[dict[str, Any]], name: str) -> bool:
+    return any(row["needs_query"] for row in rows if row["compressor"] == name)
+
+
+def _ends(costs: set[float]) -> str:
+    """The least and the most of some FLOPs, in GFLOP; once if they read the same."""
+    return " to ".join(dict.fromkeys(f"{end / 1e9:.3g}" for end in (min(costs), max(costs))))
 
 
 def _range(least: int, most: int) -> str:

@@ -28,10 +28,7 @@ def rows_of(
     rows = []
     for name in names:
         kind, schedule = find(name), KNOWN[name].schedule
-        if schedule is None:
-            supported = KNOWN[name].supported(vision.grid)
-        else:
-            supported = averages(schedule, text.n_layers, vision.n_patches)
+        supported = supported_of(name, vision, text)
         if kind.needs_cls and not vision.class_token:
             continue
         for number in (v for v in visual_tokens if v in supported):
@@ -68,3 +65,31 @@ def rows_of(
                 }
             )
     return rows
+
+
+def supported_of(name: str, vision: EncoderShape, text: LlmShape) -> list[int]:
+    """The V that a compressor can make; of one that drops tokens inside the LLM, its averages."""
+    known = KNOWN[name]
+    if known.schedule is None:
+        return known.supported(vision.grid)
+    return averages(known.schedule, text.n_layers, vision.n_patches)
+
+
+def left_out(
+    names: Iterable[str], vision: EncoderShape, text: LlmShape, visual_tokens: Sequence[int]
+) -> str | None:
+    """Those of which `rows_of` has no row, and why, as a sentence; None without any."""
+    classless, others = [], []
+    for name in names:
+        supported = supported_of(name, vision, text)
+        if KNOWN[name].needs_cls and not vision.class_token:
+            classless.append(name)
+        elif not set(supported) & set(visual_tokens):
+            others.append(f"{name} (makes {listed(supported)})")
+    reasons = []
+    if classless:
+        which = ", ".join(classless)
+        reasons.append(f"{which} (by the class token, which this encoder does not have)")
+    if others:
+        reasons.append(f"{', '.join(others)}, none of the V asked for")
+    return f"left out: {'; '.join(reasons)}" if reasons else None

@@ -207,7 +207,11 @@ COMPRESSORS = Table(
         Column("compressor", "string", "what --compressor calls it"),
         Column("encoder", "string", "vision encoder, a name or folder"),
         Column("llm", "string", "LLM, a name or folder"),
-        Column("supported", "string", "every V that it can make of the encoder's grid"),
+        Column(
+            "supported",
+            "string",
+            "every V that it can make of the encoder's grid, neighbours as a range: 1 to 256",
+        ),
         Column("visual_tokens", "int", "the V of this row", "tokens"),
         Column("n_params", "int", "its parameters"),
         Column("flops", "float", "its matrix products for one image", "FLOP"),
