@@ -127,6 +127,24 @@ def test_layers_that_fuse_text_count_as_the_questions(tmp_path, capsys):
     assert 4 * 10 * 24 * 1024**2 < found["10"] < 4 * 10 * (24 * 1024**2 + 5 * 600 * 1024)
 
 
+@pytest.mark.parametrize(
+    ("ms", "said", "points"),
+    [(3.0, "mlp (V = 576), 3 ms", 3), (90.0, "mlp (V = 576), 90 ms", 2), (None, "(no cost)", 2)],
+)
+def test_a_level_has_its_cost_and_is_a_point_where_that_is_near(ms, said, points):
+    cells = [("a", 1, 0.2, 10), ("a", 4, 0.3, 12), ("mlp", 576, 0.6, ms), ("c", 4, 0.1, 11)]
+    rows = [
+        {"task": "t", "benchmark": None, "backbone": "b", "encoder": CLIP, "compressor": name,
+         "visual_tokens": v, "score": score, "chance": None, "time_ms": cost}
+        for name, v, score, cost in cells
+    ]  # fmt: skip
+    _, right = figure.draw(rows).axes
+    assert any(text.get_text().endswith(said) for text in right.texts)
+    assert len(right.containers) == points
+    low, high = right.get_xlim()
+    assert points == 2 or low < ms < high
+
+
 def test_what_stands_alone_far_off_is_a_level():
     rows = [
         {"task": "t", "benchmark": None, "backbone": "b", "encoder": CLIP, "compressor": name,

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.text import Text
 
 from vtc.figures import style
 from vtc.figures.axes import (
@@ -32,6 +33,37 @@ def test_names_are_pushed_apart_and_no_further(heights, least):
         moved = found.copy()
         moved[start:] += 1e-4
         assert ((moved - heights) ** 2).sum() >= ((found - heights) ** 2).sum() - 1e-9
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.floats(-5, 15), min_size=1, max_size=12), st.floats(0.1, 2))
+def test_names_stay_within_their_axes(heights, least):
+    heights = np.sort(np.array(heights))
+    found = spread(heights, least, (0, 10))
+    assert np.diff(found) == pytest.approx(np.diff(found).clip(least))
+    if least * (len(heights) - 1) <= 10:
+        assert -1e-9 <= found[0] <= found[-1] <= 10 + 1e-9
+        nearer = np.clip(spread(heights.clip(0, 10), least), 0, 10)
+        if (np.diff(nearer) >= least).all():
+            assert ((found - heights) ** 2).sum() <= ((nearer - heights) ** 2).sum() + 1e-6
+    else:
+        assert found[0] + found[-1] == pytest.approx(10)
+
+
+def test_lines_to_names_cross_no_name_and_leave_no_axes():
+    figure = style.new_figure(4, 3)
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1])
+    ends = [(x, 0.0) for x in (0.1, 0.2, 0.5, 0.5, 0.8, 0.9, 1.0)]
+    write_names(figure, {axes: [Name(x, y, f"curve {x}") for x, y in ends]})
+    figure.set_layout_engine("none")
+    figure.draw_without_rendering()
+    left = min(Text.get_window_extent(note).x0 for note in axes.texts)
+    bottom = axes.get_window_extent().y0
+    for note in axes.texts:
+        line = note.arrow_patch.get_window_extent()
+        assert line.x1 <= left
+        assert line.y0 >= bottom - 1
 
 
 def test_numbers_of_an_axis_have_room():

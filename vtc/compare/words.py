@@ -133,7 +133,7 @@ def _same_cost(segments: Sequence[Segment], rows: Sequence[Row], times: Times | 
     if unknown:
         every = len(unknown) == len(rows)
         if times is not None:
-            why = f"{times.name} has no row of {'them' if len(unknown) > 1 else 'it'}"
+            why = f"no row of {times.name} is of {'them' if len(unknown) > 1 else 'it'}"
         elif every:
             why = (
                 "the LLM's or encoder's shape is not known (give --llm and --encoder), or not "

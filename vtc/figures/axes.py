@@ -95,7 +95,8 @@ def write_names(figure: Figure, names: Mapping[Axes, Sequence[Name]]) -> None:
     for axes, own in names.items():
         if not own:
             continue
-        ordered = sorted(own, key=lambda name: name.y)
+        # Names of one height stand above their curves where those lie low: the farthest end on top.
+        ordered = sorted(own, key=lambda name: (name.y, -name.x))
         ends = axes.transData.transform([(name.x, name.y) for name in ordered])
         right = axes.transAxes.transform((1, 0))[0]
         least = _LINE * NAME_SIZE / points
@@ -103,14 +104,15 @@ def write_names(figure: Figure, names: Mapping[Axes, Sequence[Name]]) -> None:
         # A curve that leaves the axes is named where it does.
         ends[:, 1] = np.clip(ends[:, 1], low, high)
         inside = axes.transData.inverted().transform(ends)
-        heights = spread(ends[:, 1], least)
+        heights = spread(ends[:, 1], least, (low, high))
         for name, at, end, height in zip(ordered, inside, ends, heights, strict=True):
             offset = ((right - end[0]) * points + 8, (height - end[1]) * points)
             axes.annotate(
                 name.text, at, xytext=offset, textcoords="offset points",
                 fontsize=NAME_SIZE, va="center", color="0.1", annotation_clip=False,
+                # From the name's left end: from its middle a steep line would cross its neighbours.
                 arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": "0.6",
-                            "shrinkA": 1, "shrinkB": 1},
+                            "relpos": (0, 0.5), "shrinkA": 1, "shrinkB": 1},
             )  # fmt: skip
 
 
@@ -119,10 +121,13 @@ def halo(color: Any = "white") -> list[withStroke]:
     return [withStroke(linewidth=2.2, foreground=color)]
 
 
-def spread(heights: np.ndarray, least: float) -> np.ndarray:
+def spread(
+    heights: np.ndarray, least: float, ends: tuple[float, float] = (-np.inf, np.inf)
+) -> np.ndarray:
     """Ascending numbers moved as little as keeps neighbours at least `least` apart.
 
-    Least squares: with `least` times their place taken off they must only ascend, which pooling
+    And between the two `ends`, if there is room; else their middle is that of the ends. Least
+    squares: with `least` times their place taken off they must only ascend, which pooling
     neighbours that do not solves (isotonic regression).
     """
     places = least * np.arange(len(heights))
@@ -133,7 +138,12 @@ def spread(heights: np.ndarray, least: float) -> np.ndarray:
             other, more = blocks.pop()
             mean, count = (mean * count + other * more) / (count + more), count + more
         blocks.append((mean, count))
-    return np.repeat(*map(np.array, zip(*blocks, strict=True))) + places
+    found = np.repeat(*map(np.array, zip(*blocks, strict=True)))
+    # With bounds the nearest ascending numbers are the unbounded ones, cut off.
+    low, high = ends[0], ends[1] - places[-1]
+    if low > high:
+        low = high = (low + high) / 2
+    return np.clip(found, low, high) + places
 
 
 def plain(text: str) -> str:

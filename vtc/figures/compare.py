@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from vtc.errors import InputError
 from vtc.figures.axes import NAME_SIZE, Name, bare, plain, tokens_scale, write_names
@@ -149,14 +149,22 @@ def _by_cost(
     names, every = [], []
     for line in panel.lines:
         known = tuple(row for row in line.rows if row.get(cost) is not None)
+        if panel.is_level(line) and known and _is_near(known[0], panel, cost):
+            # A level is a point, too, where it leaves the others room.
+            _line(axes, [known[0][cost]], line, looks[line.label])
+            every.append(known[0][cost])
         if panel.is_level(line) or not known:
             continue
         _line(axes, [row[cost] for row in known], Line(line.label, known), looks[line.label])
         every += [row[cost] for row in known]
         names.append(Name(known[-1][cost], known[-1]["score"], plain(line.label)))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     if every and max(every) > 4 * min(every):
         axes.set_xscale("log")
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+        subs = (
+            (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0) if max(every) < 10 * min(every) else (1.0, 2.0, 5.0)
+        )
+        axes.xaxis.set_major_locator(LogLocator(subs=subs))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
     numbers = (lambda value, _: f"{value:g}") if cost == "time_ms" else _flops
@@ -176,6 +184,13 @@ def _by_cost(
     return names + _levels(axes, panel, looks, cost)
 
 
+def _is_near(row: Row, panel: Panel, cost: str) -> bool:
+    """Whether a row costs no more than twice what all the others do."""
+    rows = [other for line in panel.lines for other in line.rows if other is not row]
+    others = [other[cost] for other in rows if other.get(cost) is not None]
+    return not others or row[cost] <= 2 * max(others)
+
+
 def _levels(
     axes: Axes, panel: Panel, looks: Mapping[str, Mapping[str, Any]], cost: str | None
 ) -> list[Name]:
@@ -188,8 +203,10 @@ def _levels(
             axes.axhspan(row["score_low"], row["score_high"], color="0.93", zorder=0)
         axes.axhline(row["score"], color=look["color"], linestyle=LEVEL, linewidth=1.1, zorder=1)
         said = f"{line.label} (V = {row['visual_tokens']})"
-        if cost == "flops" and row.get(cost) is not None:
-            said += f", {_flops(row[cost], 0)}"
+        if cost is not None and row.get(cost) is None:
+            said += " (no cost)"
+        elif cost is not None:
+            said += f", {_flops(row[cost], 0) if cost == 'flops' else f'{row[cost]:.3g} ms'}"
         names.append(Name(right, row["score"], plain(said)))
     known = [row["chance"] for line in panel.lines for row in line.rows if row.get("chance")]
     if known:
