@@ -2,9 +2,9 @@
 
 import json
 from functools import partial
+from multiprocessing import get_context
 
 import pytest
-import shell
 import torch
 from train_samples import build, collator, read, write
 
@@ -99,13 +99,13 @@ def long_rows(world, tmp_path):
     """A model and batches whose samples take some megabytes each."""
     one = build(world, visual_tokens=36)
     unfreeze_for_finetune(one.model)
-    settings = QUICK.with_(batch_size=8, accumulate=4, max_steps=1, auto_batch=True)
-    return one, collator(one, read(tmp_path, world, n=32, questions=20), settings), settings
+    settings = QUICK.with_(batch_size=16, accumulate=4, max_steps=1, auto_batch=True)
+    return one, collator(one, read(tmp_path, world, n=64, questions=20), settings), settings
 
 
 def test_the_batch_that_fits_is_found_and_does_fit(tiny_world, tmp_path):
     # In a process of its own: what other tests left in this one's heap would be measured too.
-    alone = shell.SERVER.Process(target=batch_that_fits, args=(tiny_world, tmp_path))
+    alone = get_context("spawn").Process(target=batch_that_fits, args=(tiny_world, tmp_path))
     alone.start()
     alone.join()
     assert alone.exitcode == 0
@@ -116,19 +116,19 @@ def batch_that_fits(world, tmp_path):
     before = {name: value.clone() for name, value in one.model.state_dict().items()}
     chance = torch.get_rng_state()
     loose = fit_batch(one.model, batches, settings)
-    assert (loose.batch_size, loose.accumulate) == (32, 1)
+    assert (loose.batch_size, loose.accumulate) == (64, 1)
     held = _ProcessMemory(1).peak_of(lambda: None)
     limit = held + 40_000_000
     said = []
     tight = fit_batch(one.model, batches, settings.with_(max_memory=limit), say=said.append)
-    assert 1 <= tight.batch_size < 32
-    assert tight.batch_size * tight.accumulate == 32
+    assert 1 <= tight.batch_size < 64
+    assert tight.batch_size * tight.accumulate == 64
     assert said[0].startswith(f"batches of {tight.batch_size}, {tight.accumulate} a step")
     for name, value in one.model.state_dict().items():
         assert torch.equal(value, before[name])
     assert all(weight.grad is None for weight in one.model.parameters())
     assert torch.equal(torch.get_rng_state(), chance)
-    sizes = [size for size in (1, 2, 4, 8, 16, 32) if size >= tight.batch_size][:2]
+    sizes = [size for size in (1, 2, 4, 8, 16, 32, 64) if size >= tight.batch_size][:2]
     longest = _longest_first(batches)
     meter = _ProcessMemory(1)
     # Three times each: what the allocator gives back, and when, is its own affair.
