@@ -118,4 +118,7 @@ def test_a_finetuning_without_questions_is_refused(tiny_world: TinyWorld, tmp_pa
     with pytest.raises(InputError, match="--template plain throws away"):
         check_questions(["tokenpacker", "quecc"], FINETUNE.with_(template="plain"))
     check_questions(["tokenpacker"], PROJECTOR)
+    check_questions(["avgpool", "quecc"], FINETUNE.with_(query_scope="first"))
+    with pytest.raises(InputError, match=r"says which question quecc .*; avgpool, mlp reads none"):
+        check_questions(["avgpool", "mlp"], FINETUNE.with_(query_scope="first"))
     check_questions(["quecc"], FINETUNE)

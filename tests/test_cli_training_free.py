@@ -82,8 +82,10 @@ def test_as_released_by_a_flag_or_a_file(tiny_world: TinyWorld, folder: Path, mo
 def test_what_it_cannot_be_asked_of_is_named():
     with pytest.raises(InputError, match="--reference-behaviour is of a --compressor; name it"):
         asked(None, [], None, True)
-    with pytest.raises(InputError, match="divprune has no setting 'reference_behaviour'"):
+    with pytest.raises(InputError, match="--reference-behaviour: divprune behaves in one way"):
         asked("divprune", [], 4, True)
+    with pytest.raises(InputError, match="tome: say how many visual tokens an image has, with --v"):
+        asked("tome", [], None)
 
 
 @pytest.mark.parametrize("name", ["visionzip", "prumerge", "prumerge+", "tome"])

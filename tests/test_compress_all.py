@@ -76,7 +76,7 @@ def test_an_elastic_compressor_serves_every_v_up_to_its_own(name: str):
         assert small.trained_visual_tokens[-1] == tokens
     with pytest.raises(InputError, match="choose from 1"):
         large(given, visual_tokens=most + 1)
-    with pytest.raises(InputError, match="1 is missing; take from 1"):
+    with pytest.raises(InputError, match="1 must be among them; take from 1"):
         made(name, most, trained=[4])
     with pytest.raises(InputError, match="40 is no V of this grid"):
         made(name, most, trained=[1, 40])

@@ -74,7 +74,7 @@ def test_the_set_is_kept_and_its_own_v_is_always_in_it(tiny_world):
     ("compressor", "asked", "words"),
     [
         ("avgpool", (1, 4), "avgpool is trained at one V; at several are mqt and m3"),
-        ("m3", (4, 9), "--train-visual-tokens 4,9: 1 is missing"),
+        ("m3", (4, 9), "--train-visual-tokens 4,9: 1, the cheapest V, must be"),
         ("m3", (1, 36), "36 is above the run's own V, 9; leave it out, or train a run of"),
         ("m3", (1, 5), "m3 cannot make 5 visual tokens of a 6x6 grid; choose from 1, 4, 9, 36"),
     ],

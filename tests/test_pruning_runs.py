@@ -11,6 +11,7 @@ from shell import vtc
 
 from vtc.commands.compressors import compressors
 from vtc.commands.deploying import _compressor_of, _supported
+from vtc.commands.train_projector import train_projector
 from vtc.compress.choices import refuse_pruning
 from vtc.cost.inference import Service
 from vtc.data.images import open_image
@@ -104,7 +105,10 @@ def test_eval_says_in_columns_what_is_left(tiny_world, runs, tmp_path):
         (("--visual-tokens", "17"), "the first 1 of 2 layers have all 36; choose from 18 to 36"),
         (("--visual-tokens", "20", "--compressor-setting", "ratio=0.5"), "give one"),
         (("--visual-tokens", "20", "--compressor-setting", "average=19"), "is --visual-tokens"),
-        (("--compressor-setting", "layer=1"), "say which with --visual-tokens"),
+        (
+            ("--compressor-setting", "layer=1"),
+            "a layer has on average, with --visual-tokens, or which share stays",
+        ),
         (("--visual-tokens", "20", "--repeat-visual-tokens", "2"), "are there once"),
     ):
         done = vtc(*asked, *more)
@@ -117,6 +121,10 @@ def test_what_does_not_drop_tokens_says_so():
     for what in (" and is not trained", ", which 'vtc profile' does not time"):
         with pytest.raises(InputError, match=f"layers of the LLM{what}; give it to a finished"):
             refuse_pruning(["mlp", "pyramiddrop"], what)
+    models = ["--encoder", "openai/clip-vit-large-patch14-336", "--llm", "any/llm"]
+    wish = ["--compressor", "fastv", "--visual-tokens", "72", "-o", "runs"]
+    done = CliRunner().invoke(train_projector, ["none.json", *models, *wish])
+    assert "and is not trained; give it to a finished mlp run" in str(done.exception)
     refuse_pruning(["mlp", "visionzip"], "")
     with pytest.raises(InputError, match="vLLM's layers cannot drop visual tokens, as fastv does"):
         refuse_vllm({"compressor": "fastv"}, Path("run"))

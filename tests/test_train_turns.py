@@ -265,7 +265,7 @@ def test_what_cannot_be_trained_in_turns_is_refused_before_anything_is_written(
 ):
     cases = [
         ("avgpool", {}, QUICK, "avgpool is trained at one V"),
-        ("m3", {}, QUICK.with_(train_visual_tokens=(4, 9)), "1 is missing"),
+        ("m3", {}, QUICK.with_(train_visual_tokens=(4, 9)), "1, the cheapest V, must be"),
         ("m3", {}, QUICK.with_(train_visual_tokens=(1, 36)), "36 is above the run's own V, 9"),
         ("m3", {}, QUICK.with_(objective="align"), "--objective align matches the cells of one V"),
         ("m3", {}, QUICK.with_(compile=True), "--compile compiles for shapes that stay"),

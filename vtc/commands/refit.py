@@ -70,13 +70,11 @@ def asked(
     Raises InputError for a compressor that must be trained, settings without one, and no V.
     """
     given = list(settings)
-    if reference_behaviour:
-        if compressor is None:
-            raise InputError(
-                "--reference-behaviour is of a --compressor; name it. A run's own compressor does "
-                "as its settings say, with which it was trained"
-            )
-        given.append(("reference_behaviour", True))
+    if reference_behaviour and compressor is None:
+        raise InputError(
+            "--reference-behaviour is of a --compressor; name it. A run's own compressor does as "
+            "its settings say, with which it was trained"
+        )
     if compressor is None:
         if given:
             raise InputError("--compressor-setting is of a --compressor; name it")
@@ -85,6 +83,14 @@ def asked(
     from vtc.compress.choices import KNOWN, check_training_free
 
     check_training_free(compressor)
+    if reference_behaviour:
+        from vtc.compress.registry import setting_names
+
+        if "reference_behaviour" not in setting_names(compressor):
+            raise InputError(
+                f"--reference-behaviour: {compressor} behaves in one way alone; leave it out"
+            )
+        given.append(("reference_behaviour", True))
     own = preflight.check_settings([compressor], given)
     if KNOWN[compressor].schedule is not None and "average" in (own or {}):
         raise InputError("--compressor-setting average is --visual-tokens; give that")
@@ -96,7 +102,12 @@ def asked(
             )
         return Asked(compressor, (None,), own)
     if not visual_tokens:
-        raise InputError(f"--compressor {compressor} makes any number of tokens: say which with "
-                         "--visual-tokens")  # fmt: skip
+        what = "how many visual tokens an image has, with --visual-tokens"
+        if KNOWN[compressor].schedule is not None:
+            what = (
+                "how many visual tokens a layer has on average, with --visual-tokens, or which "
+                "share stays, with --compressor-setting ratio=0.5"
+            )
+        raise InputError(f"--compressor {compressor}: say {what}")
     many = (visual_tokens,) if isinstance(visual_tokens, int) else tuple(visual_tokens)
     return Asked(compressor, many, own)

@@ -79,8 +79,8 @@ def train_projector(
         training.refuse_idle("--objective align", "align_reduction", "align_scale")
     where = training.take_job_flags(flags)
     turns = flags["train_visual_tokens"]
-    preflight.check_parts(encoder, llm, compressors, visual_tokens, turns=turns)
     preflight.check_trained(compressors)
+    preflight.check_parts(encoder, llm, compressors, visual_tokens, turns=turns)
     preflight.check_features(flags["features"])
     preflight.check_cacheable(compressors if flags["features"] else ())
     own = preflight.check_settings(compressors, compressor_settings)

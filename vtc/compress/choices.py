@@ -217,7 +217,8 @@ def check_asked(names: Sequence[str], grid: Grid, asked: Iterable[int]) -> None:
 def check_class_token(name: str, has_class_token: bool) -> None:
     """Raise InputError for a compressor that needs the class token of an encoder without one."""
     if KNOWN[name].needs_cls and not has_class_token:
-        free = " or ".join(other for other in training_free() if not KNOWN[other].needs_cls)
+        before = (other for other in training_free() if KNOWN[other].schedule is None)
+        free = " or ".join(other for other in before if not KNOWN[other].needs_cls)
         raise InputError(
             f"{name} chooses patches by the attention of the encoder's class token, and this "
             f"encoder has none (SigLIP); use {free}, or an encoder such as CLIP"
@@ -253,7 +254,7 @@ def check_turns(name: str, grid: Grid | None, visual_tokens: int, asked: Asked |
         return
     flag = f"--train-visual-tokens {','.join(map(str, asked))}"
     if 1 not in asked:
-        raise InputError(f"{flag}: 1 is missing, the cheapest V, which is always among them")
+        raise InputError(f"{flag}: 1, the cheapest V, must be among them")
     if max(asked) > visual_tokens:
         raise InputError(
             f"{flag}: {max(asked)} is above the run's own V, {visual_tokens}; leave it out, or "

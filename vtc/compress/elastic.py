@@ -37,7 +37,7 @@ def turns(compressor: Compressor, wanted: Sequence[int]) -> tuple[int, ...]:
     choices = compressor.supported(compressor.grid)
     unknown = sorted(set(wanted) - set(choices))
     if unknown or 1 not in wanted:
-        fault = f"{unknown[0]} is no V of this grid" if unknown else "1 is missing"
+        fault = f"{unknown[0]} is no V of this grid" if unknown else "1 must be among them"
         raise InputError(
             f"{type(compressor).__name__}: the V to train at: {fault}; take from {listed(choices)}"
         )

@@ -44,6 +44,11 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> None:
             raise InputError(f"compressor {name}: {key} = {value!r}; it takes {what}")
 
 
+def setting_names(name: str) -> list[str]:
+    """What a compressor's own settings are called."""
+    return list(_defaults(name))
+
+
 def settings_text(name: str, settings: Mapping[str, Any] | None) -> str | None:
     """A compressor's settings as tables say them, "layers=3, query=antialias"; None for defaults.
 

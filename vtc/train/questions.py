@@ -16,9 +16,17 @@ def needs_query(compressor: str) -> bool:
 def check_questions(compressors: Iterable[str], settings: StageSettings) -> None:
     """Raise InputError where a compressor reads the question, and the settings leave none.
 
-    Under align no text is rendered, and so the template takes nothing away.
+    Under align no text is rendered, and so the template takes nothing away. And for a scope of
+    questions where no compressor reads any.
     """
-    for name in filter(needs_query, compressors):
+    names = list(compressors)
+    if settings.query_scope is not None and not any(map(needs_query, names)):
+        readers = ", ".join(filter(needs_query, KNOWN))
+        raise InputError(
+            f"--query-scope says which question {readers} compresses an image for; "
+            f"{', '.join(dict.fromkeys(names))} reads none, leave it out"
+        )
+    for name in filter(needs_query, names):
         if settings.template == "plain" and settings.objective == "lm":
             raise InputError(
                 f"{name} compresses an image for the question about it, which --template plain "
