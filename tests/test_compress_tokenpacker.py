@@ -211,7 +211,9 @@ def test_heads_fit_the_width_and_are_a_setting():
 
     assert [heads(64), heads(36), heads(7)] == [8, 6, 7]
     assert heads(64, heads=2) == 2
-    with pytest.raises(InputError, match="3 heads do not divide"):
+    with pytest.raises(
+        InputError, match="3 heads do not divide the width 64; choose from 1, 2, 4, 8"
+    ):
         heads(64, heads=3)
 
 

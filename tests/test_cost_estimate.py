@@ -250,7 +250,7 @@ def test_what_no_gpu_can_hold_exits_with_3(tmp_path, capsys):
         (SMALL.replace("[data.finetune]", "[data.other]"), "[data.other] is of no command"),
         (SMALL.replace('llm = "Qwen/Qwen2.5-0.5B-Instruct"', ""), "no llm; name it in"),
         (SMALL.replace("0.5B-Instruct", "0.4B"), "nor in the catalog"),
-        (SMALL.replace("[1, 16]", "[1, 15]"), "TokenPacker cannot make 15 visual tokens"),
+        (SMALL.replace("[1, 16]", "[1, 15]"), "tokenpacker cannot make 15 visual tokens"),
         (SMALL.replace("[1, 16]", '"one"'), "states no visual-tokens such as [1, 4]"),
         (SMALL + "\n[[job]]\nmodel = 3", "[[job]] has no key 'model'"),
         ("lr = 1e-3", "'lr' does not belong there"),

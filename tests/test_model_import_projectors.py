@@ -179,7 +179,7 @@ def test_one_checkpoint_at_other_v(folders, encoder, tiny_world, tmp_path):
     assert read_manifest(tmp_path / "mqt")["trained_visual_tokens"] == [2, 4]
     with pytest.raises(InputError, match=r"quecc: weights .* of another shape: 0\.q_downsample"):
         import_run(str(folders["quecc"]), tmp_path / "no", wish=Wish(visual_tokens=4))
-    with pytest.raises(InputError, match=r"TokenPacker cannot make 5 .*choose from 1, 4, 9, 36"):
+    with pytest.raises(InputError, match=r"tokenpacker cannot make 5 .*choose from 1, 4, 9, 36"):
         import_run(str(folders["tokenpacker"]), tmp_path / "no", wish=Wish(visual_tokens=5))
     assert not (tmp_path / "no").exists()
 
@@ -221,7 +221,9 @@ def test_an_encoder_or_llm_of_another_width_is_refused(folders, tiny_world, tmp_
     with pytest.raises(InputError, match=r"proj\.weight \[40, 32\] instead of \[48, 32\]"):
         import_run(str(copy), tmp_path / "run")
     # Of four layers, where the publication reads hidden states 12, 16, 22 and 23.
-    with pytest.raises(InputError, match="level 12 is outside an encoder of 4 layers"):
+    with pytest.raises(
+        InputError, match="compressor tokenpacker: level 12 is outside an encoder of 4 layers"
+    ):
         import_run(str(folders["tokenpacker"]), tmp_path / "run", encoder=str(tiny_world.encoder))
 
 

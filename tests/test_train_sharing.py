@@ -169,7 +169,7 @@ def test_several_seeds_end_as_each_alone(kept, tiny_world, tmp_path, monkeypatch
 
 def test_what_cannot_train_together_is_refused_before_anything_is_written(tiny_world, tmp_path):
     samples = read(tmp_path, tiny_world)
-    with pytest.raises(InputError, match="Mlp cannot make 4 visual tokens"):
+    with pytest.raises(InputError, match="mlp cannot make 4 visual tokens"):
         train(tiny_world, samples, (36, 4), tmp_path / "a", compressors=("avgpool", "mlp"))
     mixed = QUICK.with_(weights="0.5")
     with pytest.raises(InputError, match="--weights draws other samples for every seed"):

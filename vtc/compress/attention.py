@@ -111,5 +111,8 @@ def resolve_heads(name: str, heads: int | None, width: int, most: int) -> int:
     if heads is None:
         return next(count for count in range(most, 0, -1) if width % count == 0)
     if heads < 1 or width % heads:
-        raise InputError(f"{name}: {heads} heads do not divide the width {width}")
+        divisors = ", ".join(str(count) for count in range(1, width + 1) if width % count == 0)
+        raise InputError(
+            f"{name}: {heads} heads do not divide the width {width}; choose from {divisors}"
+        )
     return heads

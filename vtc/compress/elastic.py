@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 from vtc.compress.choices import listed
-from vtc.compress.interface import Compressor
+from vtc.compress.interface import Compressor, name_of
 from vtc.errors import InputError
 
 
@@ -39,7 +39,7 @@ def turns(compressor: Compressor, wanted: Sequence[int]) -> tuple[int, ...]:
     if unknown or 1 not in wanted:
         fault = f"{unknown[0]} is no V of this grid" if unknown else "1 must be among them"
         raise InputError(
-            f"{type(compressor).__name__}: the V to train at: {fault}; take from {listed(choices)}"
+            f"{name_of(type(compressor))}: the V to train at: {fault}; take from {listed(choices)}"
         )
     own = compressor.visual_tokens
     return tuple(sorted({v for v in wanted if v <= own} | {own}))

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from vtc.compress.choices import KNOWN, check_visual_tokens
 from vtc.compress.choices import Grid as Grid
-from vtc.compress.choices import check_visual_tokens
 from vtc.compress.published import Published
 from vtc.errors import InputError
 
@@ -128,7 +128,7 @@ class Compressor(nn.Module, ABC):
 
     def __init__(self, *, grid: Grid, visual_tokens: int) -> None:
         super().__init__()
-        check_visual_tokens(type(self).__name__, grid, visual_tokens, self.supported(grid))
+        check_visual_tokens(name_of(type(self)), grid, visual_tokens, self.supported(grid))
         self.grid = grid
         self.visual_tokens = visual_tokens
         self._served: int | None = None
@@ -152,7 +152,7 @@ class Compressor(nn.Module, ABC):
         if self.pools and square and rows == columns and rows % side == 0 and side % count == 0:
             return side, side
         raise ValueError(
-            f"{n_patches} patches in place of {rows * columns} do not serve {type(self).__name__} "
+            f"{n_patches} patches in place of {rows * columns} do not serve {name_of(type(self))} "
             f"at V = {self.visual_tokens}"
         )
 
@@ -178,7 +178,7 @@ class Compressor(nn.Module, ABC):
         if visual_tokens is None:
             return self._served or self.visual_tokens
         choices = [v for v in self.supported(self.grid) if v <= self.visual_tokens]
-        check_visual_tokens(type(self).__name__, self.grid, visual_tokens, choices)
+        check_visual_tokens(name_of(type(self)), self.grid, visual_tokens, choices)
         return visual_tokens
 
     @classmethod
@@ -203,6 +203,16 @@ class Compressor(nn.Module, ABC):
         """Draw all weights anew from the compressor's own initial distribution."""
 
 
+def name_of(kind: type) -> str:
+    """What --compressor calls a class; one that no line of the registry names goes by its own."""
+    where = f"{kind.__module__}:{kind.__name__}"
+    return next((name for name, known in KNOWN.items() if known.where == where), kind.__name__)
+
+
+class LevelError(InputError):
+    """A level that an encoder does not have; whoever knows whose setting it is says so."""
+
+
 def resolve_level(level: int | float, depth: int) -> int:
     """The index into the depth + 1 hidden states of an encoder that `level` names.
 
@@ -212,8 +222,8 @@ def resolve_level(level: int | float, depth: int) -> int:
     """
     if isinstance(level, float):
         if not 0 <= level <= 1:
-            raise InputError(f"level {level} is no fraction in [0, 1] and no whole number")
+            raise LevelError(f"level {level} is no fraction in [0, 1] and no whole number")
         return round(level * (depth - 1))
     if not -depth - 1 <= level <= depth:
-        raise InputError(f"level {level} is outside an encoder of {depth} layers (0 to {depth})")
+        raise LevelError(f"level {level} is outside an encoder of {depth} layers (0 to {depth})")
     return level % (depth + 1)

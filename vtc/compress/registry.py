@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from vtc.compress.choices import KNOWN, Known, check_name
-from vtc.compress.interface import Compressor, Grid
+from vtc.compress.interface import Compressor, Grid, LevelError
 from vtc.errors import InputError
 
 
@@ -98,6 +98,8 @@ def build(
     }
     try:
         return chosen(**given, **extra)
+    except LevelError as error:
+        raise InputError(f"compressor {name}: {error}") from None
     except TypeError as error:
         if not extra:
             raise
