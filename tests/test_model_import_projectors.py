@@ -13,7 +13,7 @@ from published_projectors import M3, Mqt, TokenPacker, drawn, quecc
 from safetensors.torch import load_file, save_file
 from shell import vtc
 from torch import Tensor, nn
-from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaForCausalLM
+from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
 from vtc.errors import InputError
 from vtc.model.importing import import_run
@@ -218,7 +218,7 @@ def test_an_encoder_or_llm_of_another_width_is_refused(folders, tiny_world, tmp_
         if "model.query_abstractor.proj" in state:
             state["model.query_abstractor.proj"] = torch.zeros(WIDTH, 40)
             save_file(state, file, metadata={"format": "pt"})
-    with pytest.raises(InputError, match=r"proj\.weight \[40, 32\] instead of \[48, 32\]"):
+    with pytest.raises(InputError, match=r"shape: proj \[32, 40\] instead of \[32, 48\]"):
         import_run(str(copy), tmp_path / "run")
     # Of four layers, where the publication reads hidden states 12, 16, 22 and 23.
     with pytest.raises(
@@ -327,6 +327,13 @@ def test_a_projector_alone_that_no_run_can_be_made_of(encoder, tiny_world, tmp_p
         import_run(str(folder), run, llm=str(dumb["qwen"]))
     with pytest.raises(InputError, match="this checkpoint's projector reads none, leave the optio"):
         import_run(str(folder), run, llm=str(dumb["llama"]), wish=Wish(reference=True))
+    assert not run.exists()
+    wide = shutil.copytree(tiny_world.llama, tmp_path / "wide")
+    config = LlamaConfig.from_pretrained(wide, hidden_size=96, head_dim=24)
+    LlamaForCausalLM(config).save_pretrained(wide)
+    fault = r"does not fit encoder clip-24 and llm .*wide; .*: 0\.weight \[48, 32\] instead of \[96"
+    with pytest.raises(InputError, match=fault):
+        import_run(str(folder), run, llm=str(wide))
     assert not run.exists()
     import_run(str(folder), run, llm=str(dumb["llama"]))
     assert "USER: " in load_run(run).processor.tokenizer.chat_template

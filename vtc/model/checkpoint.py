@@ -111,10 +111,16 @@ def check_finite(tensors: Mapping[str, Tensor], source: object) -> None:
             )
 
 
-def check_fit(found: Mapping[str, Any], wanted: Mapping[str, Any], source: object) -> None:
+def check_fit(
+    found: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    source: object,
+    to: str = "its config.json",
+) -> None:
     """Raise InputError, listing them, for tensors that are missing, mis-shaped or unknown.
 
-    `found` and `wanted` map names to tensors, of which the shapes are compared.
+    `found` and `wanted` map names to tensors, of which the shapes are compared; `to` is what
+    says which are wanted.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
     wrong = [
@@ -129,7 +135,7 @@ def check_fit(found: Mapping[str, Any], wanted: Mapping[str, Any], source: objec
     }
     said = [f"{what}: {', '.join(_some(names))}" for what, names in faults.items() if names]
     if said:
-        raise InputError(f"{source} does not fit its config.json; {'; '.join(said)}")
+        raise InputError(f"{source} does not fit {to}; {'; '.join(said)}")
 
 
 def _some(names: list[str]) -> Iterator[str]:

@@ -24,7 +24,12 @@ from vtc.model.backbones import (
 from vtc.model.checkpoint import check_finite, check_fit, projector_file, weight_files
 from vtc.model.config import VtcConfig
 from vtc.model.export import PARTS_TO_TEXT
-from vtc.model.importing_projector import images_of, import_projector, scope_of
+from vtc.model.importing_projector import (
+    as_published,
+    images_of,
+    import_projector,
+    scope_of,
+)
 from vtc.model.modeling import VtcForConditionalGeneration
 from vtc.model.original_llava import PROJECTOR, is_original, load_original
 from vtc.model.original_projector import Projector, Wish
@@ -244,7 +249,11 @@ def _as_vtc(llava: Any, tokenizer: Any, projector: Projector | None) -> VtcForCo
         model = VtcForConditionalGeneration(config)
     state = llava.state_dict()
     if projector is not None:
-        check_fit(projector.compressor.state_dict(), model.compressor.state_dict(), "the projector")
+        check_fit(
+            as_published(projector.name, projector.compressor.state_dict()),
+            as_published(projector.name, model.compressor.state_dict()),
+            "the projector",
+        )
         own = {f"{PROJECTOR}{name}": t for name, t in projector.compressor.state_dict().items()}
         state = {**{k: t for k, t in state.items() if not k.startswith(PROJECTOR)}, **own}
     model.load_state_dict(state, assign=True)

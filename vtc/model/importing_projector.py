@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from vtc.compress.interface import Compressor
+from vtc.compress.registry import COMPRESSORS
 from vtc.data.chat_templates import give_template
 from vtc.data.image_modes import with_mode
 from vtc.data.queries import QueryScope
@@ -140,7 +142,12 @@ def _assembled(
         dtype=_floating(dtype),
     )
     weights = projector.compressor.state_dict()
-    check_fit(weights, one.model.compressor.state_dict(), file)
+    check_fit(
+        as_published(projector.name, weights),
+        as_published(projector.name, one.model.compressor.state_dict()),
+        file,
+        f"encoder {vision.source.name} and llm {named}",
+    )
     one.model.compressor.load_state_dict(weights)
     return one
 
@@ -155,6 +162,16 @@ def _ensure_template(source: str, text: Llm) -> None:
             "such as vicuna"
         )
     give_template(text.tokenizer, "vicuna")
+
+
+def as_published(name: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The shapes of a compressor's weights under the names that its checkpoints have (meta)."""
+    published = COMPRESSORS[name].published
+    assert published is not None
+    sources = ((published.weights[key], tuple(own.shape)) for key, own in weights.items())
+    return {
+        source.name: torch.empty(source.shape(shape), device="meta") for source, shape in sources
+    }
 
 
 def _floating(dtype: torch.dtype) -> torch.dtype:
