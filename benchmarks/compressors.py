@@ -132,7 +132,7 @@ def published(made, levels: dict, asked):
 
     def queries():
         if not quecc:
-            return made.query_norm(made.query_proj(made._reduce(levels[23])))
+            return made.query_norm(made.query_proj(made._reduce(levels[23], made.visual_tokens)))
         told = levels[23] + made.text_norm(made.text_proj(asked))[:, None]
         image = made.query_norm(made.query_proj(told)).transpose(1, 2).unflatten(2, (SIDE, SIDE))
         return made.downsample(image).flatten(2).transpose(1, 2)

@@ -64,7 +64,9 @@ def test_marks_place_the_images(run: Run):
 def test_another_number_of_visual_tokens_is_refused(run: Run):
     serve_at(run, None)
     serve_at(run, 4)
-    with pytest.raises(InputError, match="makes 4 visual tokens, not 16; leave --visual-tokens"):
+    with pytest.raises(
+        InputError, match="tokenpacker cannot make 16 visual tokens of 4 at most; choose from 1, 4"
+    ):
         serve_at(run, 16)
 
 

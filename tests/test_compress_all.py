@@ -6,6 +6,7 @@ from compress_features import features_of
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from vtc.compress.choices import KNOWN
 from vtc.compress.interface import VisionFeatures
 from vtc.compress.registry import COMPRESSORS, build
 
@@ -72,7 +73,8 @@ def test_an_elastic_compressor_serves_every_v_up_to_its_own(name: str):
         small = made(name, tokens)
         small.load_state_dict(large.state_dict())
         torch.testing.assert_close(large(given, visual_tokens=tokens), small(given))
-        assert small.trained_visual_tokens[0] == 1
+        published = KNOWN[name].publishes_turns
+        assert small.trained_visual_tokens[0] == (1 if published else tokens)
         assert small.trained_visual_tokens[-1] == tokens
     with pytest.raises(InputError, match="choose from 1"):
         large(given, visual_tokens=most + 1)
@@ -81,3 +83,16 @@ def test_an_elastic_compressor_serves_every_v_up_to_its_own(name: str):
     with pytest.raises(InputError, match="40 is no V of this grid"):
         made(name, most, trained=[1, 40])
     assert made(name, most, trained=[1, 9]).trained_visual_tokens == (1, 9, most)
+
+
+def test_pooled_features_serve_every_v_that_is_trained():
+    from vtc.errors import InputError
+
+    alone = made("avgpool", 9)
+    assert alone.feature_grid(9) == (3, 3)
+    with pytest.raises(ValueError, match="do not serve avgpool"):
+        made("avgpool", 9, trained=[1, 4]).feature_grid(9)
+    patches = torch.zeros(1, 9, alone.linear_1.in_features)
+    given = VisionFeatures(levels={alone.level: patches}, grid=(3, 3))
+    with pytest.raises(InputError, match="means of 9 windows, of which no 4 visual tokens"):
+        alone(given, visual_tokens=4)

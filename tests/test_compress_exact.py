@@ -267,10 +267,10 @@ def test_blind_sees_nothing():
 def test_how_many_patches_a_query_of_tokenpacker_reads(query, seen):
     compressor = made("tokenpacker", 1, torch.float64, query=query)
     given = patches(torch.float64, batch=1).requires_grad_()
-    compressor._reduce(given).sum().backward()
+    compressor._reduce(given, 1).sum().backward()
     assert (given.grad.abs().sum(-1) > 0).sum() == seen
     constant = torch.ones(1, 36, WIDTH, dtype=torch.float64)
-    check(compressor._reduce(constant), torch.ones(1, 1, WIDTH, dtype=torch.float64))
+    check(compressor._reduce(constant, 1), torch.ones(1, 1, WIDTH, dtype=torch.float64))
     with pytest.raises(InputError, match="choose from bilinear, antialias, area"):
         made("tokenpacker", 1, torch.float64, query="max")
 

@@ -35,7 +35,8 @@ def test_it_states_what_is_known_of_llava():
     assert found["mqt", 1]["supported"] == "1 to 256"
     assert found["avgpool", 1]["flops"] * 576 == found["mlp", 576]["flops"]
     assert found["tokenpacker", 4]["levels"] == "12, 16, 22, 23"
-    assert {name for (name, _), row in found.items() if row["elastic"]} == {"mqt", "m3"}
+    elastic = {"mqt", "m3", "avgpool", "tokenpacker", "c-abstractor", "ldpv2"}
+    assert {name for (name, _), row in found.items() if row["elastic"]} == elastic
     assert found["fastv", 144]["supported"] == "36 to 576"
     assert found["pyramiddrop", 144]["flops"] == found["mlp", 576]["flops"]
     asked = [row for row in found.values() if row["flops_query_token"]]

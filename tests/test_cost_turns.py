@@ -72,5 +72,5 @@ def test_other_ways_to_say_the_set(tmp_path):
     assert [row["trained_visual_tokens"] for row in later] == [None, "mean over 1, 2, 4, ..., 36"]
     plain = rows(tmp_path, "mqt", stage_1="train-visual-tokens = [36]")
     assert plain == rows(tmp_path, "mqt")
-    with pytest.raises(InputError, match="avgpool is trained at one V"):
-        rows(tmp_path, "avgpool", stage_1="train-visual-tokens = [1, 36]")
+    with pytest.raises(InputError, match="resampler is trained at one V"):
+        rows(tmp_path, "resampler", stage_1="train-visual-tokens = [1, 36]")

@@ -25,7 +25,7 @@ def prompt(built, n: int) -> torch.Tensor:
     return torch.tensor([[5, *[built.processor.image_token_id] * n, 6, 7]])
 
 
-@pytest.mark.parametrize("compressor", ["m3", "mqt"])
+@pytest.mark.parametrize("compressor", ["m3", "mqt", "tokenpacker"])
 @pytest.mark.parametrize("features", [True, False])
 def test_a_pass_at_another_v_is_that_of_a_model_of_that_v(tiny_world, compressor, features):
     large, small = build(tiny_world, compressor), build(tiny_world, compressor, 4)
@@ -44,10 +44,10 @@ def test_a_pass_at_another_v_is_that_of_a_model_of_that_v(tiny_world, compressor
 
 
 def test_a_compressor_of_one_v_is_asked_for_no_other(tiny_world):
-    one = build(tiny_world, "avgpool", 4)
+    one = build(tiny_world, "resampler", 4)
     levels = one.model.model.encode(torch.zeros(1, 3, 48, 48))
     assert one.model.model.compress(levels, visual_tokens=4).shape[1] == 4
-    with pytest.raises(InputError, match=r"avgpool cannot make 9 visual tokens .* choose from 4"):
+    with pytest.raises(InputError, match=r"resampler cannot make 9 visual tokens .* choose from 4"):
         one.model.model.compress(levels, visual_tokens=9)
 
 
@@ -73,7 +73,8 @@ def test_the_set_is_kept_and_its_own_v_is_always_in_it(tiny_world):
 @pytest.mark.parametrize(
     ("compressor", "asked", "words"),
     [
-        ("avgpool", (1, 4), "avgpool is trained at one V; at several are mqt and m3"),
+        ("resampler", (1, 4), "resampler is trained at one V; at several can be avgpool, tok"),
+        ("avgpool", "published", "avgpool is published at one V a model; name the V, such as 1,9"),
         ("m3", (4, 9), "--train-visual-tokens 4,9: 1, the cheapest V, must be"),
         ("m3", (1, 36), "36 is above the run's own V, 9; leave it out, or train a run of"),
         ("m3", (1, 5), "m3 cannot make 5 visual tokens of a 6x6 grid; choose from 1, 4, 9, 36"),

@@ -130,7 +130,7 @@ def test_a_step_of_m3_has_every_v(tiny_world, samples):
     assert facts.n_tokens == 3 * n_text + 2 * sum(SET)
 
 
-@pytest.mark.parametrize("compressor", ELASTIC)
+@pytest.mark.parametrize("compressor", [*ELASTIC, "tokenpacker"])
 def test_the_first_step_learns_what_the_papers_say(tiny_world, samples, tmp_path, compressor):
     # A global batch of all samples: its order does not matter.
     settings = QUICK.with_(batch_size=6, accumulate=4, max_steps=1)
@@ -264,7 +264,7 @@ def test_what_cannot_be_trained_in_turns_is_refused_before_anything_is_written(
     tiny_world, samples, tmp_path
 ):
     cases = [
-        ("avgpool", {}, QUICK, "avgpool is trained at one V"),
+        ("resampler", {}, QUICK, "resampler is trained at one V"),
         ("m3", {}, QUICK.with_(train_visual_tokens=(4, 9)), "1, the cheapest V, must be"),
         ("m3", {}, QUICK.with_(train_visual_tokens=(1, 36)), "36 is above the run's own V, 9"),
         ("m3", {}, QUICK.with_(objective="align"), "--objective align matches the cells of one V"),

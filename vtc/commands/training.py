@@ -63,9 +63,10 @@ def stage_options(
         click.option(
             "--train-visual-tokens",
             type=options.Turns(),
-            help="Elastic training (mqt, m3): the V that steps train at, such as 1,4,16,36, with 1 "
-            "and up to the run's own V, which is always among them; published: those of the "
-            "paper. [default: as the run; in stage 1 its own V alone]",
+            help="Elastic training (mqt, m3, avgpool, tokenpacker, c-abstractor, ldpv2): the V "
+            "that steps train at, such as 1,4,16,36, with 1 and up to the run's own V, always "
+            "among them; published: those of the paper (mqt, m3). [default: as the run; in stage "
+            "1 its own V alone]",
         ),
         click.option(
             "--repeat-visual-tokens",

@@ -1,6 +1,7 @@
 """Honeybee's C-Abstractor: convolutions around an average pooling."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vtc.compress.choices import Grid, any_square
-from vtc.compress.interface import Compressor, FeatureRequest, VisionFeatures, resolve_level
+from vtc.compress.elastic import Elastic
+from vtc.compress.interface import FeatureRequest, VisionFeatures, resolve_level
 from vtc.compress.layers import adaptive_pool, linear_flops, reset
 from vtc.errors import InputError
 
@@ -49,13 +51,14 @@ class RegNetBlock(nn.Module):
         return n_patches * a_patch + linear_flops(self.squeeze, self.excite)
 
 
-class CAbstractor(Compressor):
+class CAbstractor(Elastic):
     """Cha et al., Honeybee (2312.06742), section 3.3: the C-Abstractor.
 
     Learned positions, `blocks` residual blocks on all patches, adaptive average pooling to
     sqrt(V) x sqrt(V), as many blocks on the V means, and a two-layer MLP with SiLU.
 
-    Settings: `blocks` (3, before and behind), `level`.
+    Settings: `blocks` (3, before and behind), `trained` (the V of an elastic training; default: its
+    own alone, as published), `level`.
     """
 
     source = "Honeybee (arXiv 2312.06742)"
@@ -70,6 +73,7 @@ class CAbstractor(Compressor):
         visual_tokens: int,
         level: int | float = -2,
         blocks: int = 3,
+        trained: Sequence[int] | None = None,
     ) -> None:
         super().__init__(grid=grid, visual_tokens=visual_tokens)
         if blocks < 0:
@@ -82,6 +86,7 @@ class CAbstractor(Compressor):
         self.proj = nn.Sequential(
             nn.Linear(vision_width, text_width), nn.SiLU(), nn.Linear(text_width, text_width)
         )
+        self.take_turns(trained)
         self.reset_parameters()
 
     @classmethod
@@ -89,10 +94,12 @@ class CAbstractor(Compressor):
         """Any square number up to the patches of a square grid."""
         return any_square(grid)
 
-    def forward(self, features: VisionFeatures) -> Float[Tensor, "B V text_width"]:
+    def forward(
+        self, features: VisionFeatures, visual_tokens: int | None = None
+    ) -> Float[Tensor, "B V text_width"]:
         """Convolve, pool, convolve, project."""
         patches = self.before(features.levels[self.level] + self.pos_embed)
-        pooled = adaptive_pool(patches, self.grid[0], self.visual_tokens)
+        pooled = adaptive_pool(patches, self.grid[0], self.turn(visual_tokens))
         return self.proj(self.behind(pooled))
 
     def flops(self) -> int:

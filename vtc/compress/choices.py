@@ -64,6 +64,7 @@ class Known:
     """What is known of a compressor before its class is loaded, which takes torch.
 
     `where` is module:class; the others are what the class says: its `supported`, and its flags.
+    `publishes_turns`: an elastic one, whose publication trains it at a set of V.
     `schedule` makes the schedule of one that drops tokens inside the LLM (`compress.pruning`), and
     `ranked_by_next` says which layer chooses what stays.
     """
@@ -72,6 +73,7 @@ class Known:
     supported: Callable[[Grid], list[int]]
     pools: bool = False
     elastic: bool = False
+    publishes_turns: bool = False
     needs_query: bool = False
     fuses: bool = False
     needs_cls: bool = False
@@ -88,17 +90,17 @@ class Known:
 
 KNOWN: dict[str, Known] = {
     "mlp": Known("vtc.compress.mlp:Mlp", every_patch),
-    "avgpool": Known("vtc.compress.avgpool:AvgPool", square_choices, pools=True),
-    "tokenpacker": Known("vtc.compress.tokenpacker:TokenPacker", square_choices),
+    "avgpool": Known("vtc.compress.avgpool:AvgPool", square_choices, pools=True, elastic=True),
+    "tokenpacker": Known("vtc.compress.tokenpacker:TokenPacker", square_choices, elastic=True),
     "quecc": Known("vtc.compress.quecc:QueCC", square_choices, needs_query=True),
     "pixel-shuffle": Known("vtc.compress.pixelshuffle:PixelShuffle", square_choices),
-    "mqt": Known("vtc.compress.mqt:Mqt", nested_queries, elastic=True),
-    "m3": Known("vtc.compress.m3:M3", square_choices, elastic=True),
+    "mqt": Known("vtc.compress.mqt:Mqt", nested_queries, elastic=True, publishes_turns=True),
+    "m3": Known("vtc.compress.m3:M3", square_choices, elastic=True, publishes_turns=True),
     "resampler": Known("vtc.compress.resampler:Resampler", up_to_every_patch),
     "qformer": Known("vtc.compress.qformer:QFormer", up_to_every_patch),
-    "c-abstractor": Known("vtc.compress.cabstractor:CAbstractor", any_square),
+    "c-abstractor": Known("vtc.compress.cabstractor:CAbstractor", any_square, elastic=True),
     "llava-mini": Known("vtc.compress.llavamini:LlavaMini", any_square, fuses=True),
-    "ldpv2": Known("vtc.compress.ldpv2:LdpV2", any_square),
+    "ldpv2": Known("vtc.compress.ldpv2:LdpV2", any_square, elastic=True),
     "blind": Known("vtc.compress.blind:Blind", up_to_every_patch),
     "visionzip": Known(
         "vtc.compress.visionzip:VisionZip", two_or_more, needs_cls=True, training_free=True
@@ -246,9 +248,15 @@ def check_turns(name: str, grid: Grid | None, visual_tokens: int, asked: Asked |
     if asked is None:
         return
     if not KNOWN[name].elastic:
-        elastic = " and ".join(other for other, known in KNOWN.items() if known.elastic)
+        elastic = ", ".join(other for other, known in KNOWN.items() if known.elastic)
         raise InputError(
-            f"--train-visual-tokens: {name} is trained at one V; at several are {elastic}"
+            f"--train-visual-tokens: {name} is trained at one V; at several can be {elastic}"
+        )
+    if asked == "published" and not KNOWN[name].publishes_turns:
+        sets = " and ".join(other for other, known in KNOWN.items() if known.publishes_turns)
+        raise InputError(
+            f"--train-visual-tokens published: {name} is published at one V a model; name the V, "
+            f"such as 1,{visual_tokens} ({sets} have a published set)"
         )
     if isinstance(asked, str) or tuple(asked) == (visual_tokens,):
         return

@@ -1,6 +1,5 @@
 """Compressors of which one set of weights serves several V, and the V that trainings give them."""
 
-from abc import abstractmethod
 from collections.abc import Sequence
 
 from vtc.compress.choices import listed
@@ -9,14 +8,18 @@ from vtc.errors import InputError
 
 
 class Elastic(Compressor):
-    """A compressor that takes `visual_tokens` at forward, and can be trained at a set of V."""
+    """A compressor that takes `visual_tokens` at forward, and can be trained at a set of V.
+
+    `mqt` and `m3` are published so. Others have weights of one shape for every V and are published
+    at one V a model: those are trained at a set only where it is asked for, and else at their own.
+    """
 
     elastic = True
     _trained: tuple[int, ...] = ()
 
-    @abstractmethod
     def published_turns(self) -> Sequence[int]:
-        """The V that the publication trains, on this grid."""
+        """The V that the publication trains, on this grid; the model's own if it has no set."""
+        return (self.visual_tokens,)
 
     @property
     def trained_visual_tokens(self) -> tuple[int, ...]:
@@ -25,7 +28,9 @@ class Elastic(Compressor):
 
     def take_turns(self, wanted: Sequence[int] | None) -> None:
         """Choose the V of an elastic training; None: the published. Raises as `turns`."""
-        self._trained = turns(self, self.published_turns() if wanted is None else wanted)
+        chosen = self.published_turns() if wanted is None else wanted
+        own = (self.visual_tokens,)
+        self._trained = own if tuple(chosen) == own else turns(self, chosen)
 
 
 def turns(compressor: Compressor, wanted: Sequence[int]) -> tuple[int, ...]:

@@ -141,15 +141,16 @@ class Compressor(nn.Module, ABC):
     def feature_grid(self, n_patches: int) -> Grid:
         """The grid that features of `n_patches` patches stand on.
 
-        It is the encoder's, or where the compressor `pools` a coarser one that V divides. Raises
-        ValueError if it is neither.
+        It is the encoder's, or where the compressor `pools` a coarser one that every V it trains
+        divides. Raises ValueError if it is neither.
         """
         rows, columns = self.grid
         if n_patches == rows * columns:
             return self.grid
-        side, count = math.isqrt(n_patches), math.isqrt(self.visual_tokens)
-        square = side * side == n_patches and count * count == self.visual_tokens
-        if self.pools and square and rows == columns and rows % side == 0 and side % count == 0:
+        side = math.isqrt(n_patches)
+        windows = side * side == n_patches and rows == columns and rows % side == 0
+        serves = all(side % math.isqrt(count) == 0 for count in self.trained_visual_tokens)
+        if self.pools and windows and serves:
             return side, side
         raise ValueError(
             f"{n_patches} patches in place of {rows * columns} do not serve {name_of(type(self))} "

@@ -40,8 +40,8 @@ def check_served(run: str | Path, manifest: Mapping[str, Any], visual_tokens: in
     choices = [v for v in known.supported((rows, columns)) if v <= own]
     if visual_tokens not in choices:
         raise InputError(
-            f"run {run}: its compressor {name} cannot make {visual_tokens} visual tokens; choose "
-            f"from {listed(choices)}"
+            f"run {run}: its compressor {name} cannot make {visual_tokens} visual tokens of {own} "
+            f"at most; choose from {listed(choices)}"
         )
 
 

@@ -10,12 +10,8 @@ from torch.nn import functional as F
 
 from vtc.compress.attention import resolve_heads
 from vtc.compress.choices import Grid, square_choices
-from vtc.compress.interface import (
-    Compressor,
-    FeatureRequest,
-    VisionFeatures,
-    resolve_level,
-)
+from vtc.compress.elastic import Elastic
+from vtc.compress.interface import FeatureRequest, VisionFeatures, resolve_level
 from vtc.compress.layers import adaptive_pool, linear_flops, two_layers, windows
 from vtc.compress.published import Published, Source, attention, both
 from vtc.compress.window_attention import WIDE, attend_unprojected
@@ -28,7 +24,7 @@ LN_EPS = 1e-6
 QUERIES = ("bilinear", "antialias", "area")
 
 
-class TokenPacker(Compressor):
+class TokenPacker(Elastic):
     """Li et al., TokenPacker (2407.02392), section 3.2, for any width, depth and square grid.
 
     Queries are a sqrt(V) x sqrt(V) reduction of the last level asked for. Keys and values are MLPs
@@ -39,7 +35,8 @@ class TokenPacker(Compressor):
     4 patches of a window; antialias, bilinear over all of them and a little around; area, their
     mean), `query_level` and `key_levels` (indices into the hidden states, or fractions: see
     `resolve_level`; those that fall on one state count once), `heads` (default: 8, or the largest
-    number below that divides the width).
+    number below that divides the width), `trained` (the V of an elastic training; default: its own
+    alone, as published).
     """
 
     source = "TokenPacker (arXiv 2407.02392)"
@@ -71,8 +68,10 @@ class TokenPacker(Compressor):
         query_level: int | float = -2,
         key_levels: Sequence[int | float] = KEY_LEVELS,
         heads: int | None = None,
+        trained: Sequence[int] | None = None,
     ) -> None:
         super().__init__(grid=grid, visual_tokens=visual_tokens)
+        self.take_turns(trained)
         if not key_levels:
             raise InputError("tokenpacker: key_levels is empty; name at least one level")
         if query not in QUERIES:
@@ -101,25 +100,28 @@ class TokenPacker(Compressor):
         """k * k for every k that divides the side of the grid."""
         return square_choices(grid)
 
-    def forward(self, features: VisionFeatures) -> Float[Tensor, "B V text_width"]:
+    def forward(
+        self, features: VisionFeatures, visual_tokens: int | None = None
+    ) -> Float[Tensor, "B V text_width"]:
         """Attend from each of the V coarse queries to its own window, then widen."""
+        count = self.turn(visual_tokens)
         fine = torch.cat([features.levels[level] for level in self.key_levels], dim=-1)
-        coarse = self._reduce(features.levels[self.query_level])
+        coarse = self._reduce(features.levels[self.query_level], count)
         queries = self.attn_query(self.query_norm(self.query_proj(coarse)))
         keys = self.key_norm(self.key_proj(fine))
         values = self.value_norm(self.value_proj(fine))
-        attend = self._attend_unprojected if self._absorbs() else self._attend
+        attend = self._attend_unprojected if self._absorbs(count) else self._attend
         return self.out_proj(self.attn_out(attend(queries, keys, values)))
 
-    def _reduce(self, patches: Float[Tensor, "B N D"]) -> Float[Tensor, "B V D"]:
+    def _reduce(self, patches: Float[Tensor, "B N D"], count: int) -> Float[Tensor, "B V D"]:
         """The grid as sqrt(V) x sqrt(V) queries, in float32 as the reference does."""
-        side, count = self.grid[0], math.isqrt(self.visual_tokens)
+        side, across = self.grid[0], math.isqrt(count)
         if self.query == "area":
-            return adaptive_pool(patches.float(), side, self.visual_tokens).to(patches.dtype)
+            return adaptive_pool(patches.float(), side, count).to(patches.dtype)
         image = patches.float().transpose(1, 2).unflatten(2, (side, side))
         small = F.interpolate(
             image,
-            size=(count, count),
+            size=(across, across),
             mode="bilinear",
             align_corners=False,
             antialias=self.query == "antialias",
@@ -133,11 +135,11 @@ class TokenPacker(Compressor):
         values: Float[Tensor, "B N D"],
     ) -> Float[Tensor, "B V D"]:
         """Multi-head attention of each query over its window of N / V patches."""
-        side, heads = self.grid[0], self.heads
+        side, count, heads = self.grid[0], queries.shape[1], self.heads
         query = queries.unflatten(-1, (heads, -1)) * (queries.shape[-1] // heads) ** -0.5
         keys, values = self.attn_key(keys), self.attn_value(values)
-        key = windows(keys, side, self.visual_tokens).unflatten(-1, (heads, -1))
-        value = windows(values, side, self.visual_tokens).unflatten(-1, (heads, -1))
+        key = windows(keys, side, count).unflatten(-1, (heads, -1))
+        value = windows(values, side, count).unflatten(-1, (heads, -1))
         # Elementwise product and sum: on a CPU much faster than V * heads tiny matrix products.
         weights = (query.unsqueeze(2) * key).sum(-1).softmax(dim=2)
         return (weights.unsqueeze(-1) * value).sum(2).flatten(-2)
@@ -151,7 +153,7 @@ class TokenPacker(Compressor):
         """The same with the matrices of keys and values on the side of queries and result."""
         query = queries.unflatten(-1, (self.heads, -1))
         query = query * query.shape[-1] ** -0.5
-        side, count = self.grid[0], self.visual_tokens
+        side, count = self.grid[0], queries.shape[1]
         found = attend_unprojected(
             query,
             windows(keys, side, count),
@@ -163,29 +165,30 @@ class TokenPacker(Compressor):
         # a gradient, of zeros, for the sake of DDP.
         return found + self.attn_value.bias + 0 * self.attn_key.bias
 
-    def _absorbs(self) -> bool:
-        """Whether no patch is to be projected into the attention: where that is less to do.
+    def _absorbs(self, count: int) -> bool:
+        """Whether no patch is projected into the attention of `count` queries: if that is less.
 
         Narrow encoders keep the plain order, so that trainings of them end as they always did.
         """
-        projected, absorbed = self._orders()
+        projected, absorbed = self._orders(count)
         return self.attn_query.in_features >= WIDE and absorbed < projected
 
-    def _orders(self) -> tuple[int, int]:
+    def _orders(self, count: int) -> tuple[int, int]:
         """FLOPs of the attention with every patch projected, and with none."""
         patches, width = self.grid[0] * self.grid[1], self.attn_query.in_features
         matrices = linear_flops(self.attn_key, self.attn_value)
         # Each patch meets one query once in the scores and once in the weighted sum.
         met = patches * 2 * 2 * width
-        return patches * matrices + met, self.visual_tokens * matrices + self.heads * met
+        return patches * matrices + met, count * matrices + self.heads * met
 
     def flops(self) -> int:
         """Keys and values over all patches, queries and the output over V tokens."""
         patches = self.grid[0] * self.grid[1]
         a_patch = linear_flops(*self.key_proj, *self.value_proj)
         a_token = linear_flops(self.query_proj, self.attn_query, self.attn_out, *self.out_proj)
-        attention = self._orders()[self._absorbs()]
-        return patches * a_patch + attention + self.visual_tokens * a_token
+        count = self.visual_tokens
+        attention = self._orders(count)[self._absorbs(count)]
+        return patches * a_patch + attention + count * a_token
 
     def reset_parameters(self) -> None:
         """Truncated normal weights, zero biases, Xavier for the attention's inputs.
