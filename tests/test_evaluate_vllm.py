@@ -98,7 +98,7 @@ def test_the_folder_is_the_llm_for_transformers_too(
         getattr(tiny_world, encoder), getattr(tiny_world, llm), compressor, visual_tokens
     )
     model, token = built.model, built.processor.image_token_id
-    write_folder(as_run(built), tmp_path / "llm")
+    write_folder(as_run(built), tmp_path / "llm", visual_tokens)
     stock, found = LlavaForConditionalGeneration.from_pretrained(
         tmp_path / "llm", output_loading_info=True
     )

@@ -13,7 +13,7 @@ class Sitting(NamedTuple):
     run_id: str
     visual_tokens: int
     repeats: int
-    sight: str
+    passes: tuple
     llm: Any
     encoder: Any
     compressor: Any
@@ -132,7 +132,7 @@ def _sitting(folder: Path, visual_tokens: int, repeats: int) -> Sitting:
         manifest["run_id"],
         visual_tokens,
         repeats,
-        sight_of(folder).encoder,
+        sight_of(folder).passes,
         llm,
         encoder,
         stated,
@@ -199,7 +199,7 @@ def cost(sitting: Sitting, exam: Any, how: Any) -> Prefill:
 
 
 def seeing(sittings: Sequence[Sitting], exams: Sequence[Any], how: Any) -> tuple[int, list[float]]:
-    """How many images no feature cache holds, and the FLOPs of each encoder's pass over them."""
+    """How many images no feature cache holds, and the FLOPs of each encoder's passes."""
     from vtc.cost.encoder import encoder_flops
     from vtc.data.features import FeatureStore
 
@@ -208,11 +208,11 @@ def seeing(sittings: Sequence[Sitting], exams: Sequence[Any], how: Any) -> tuple
         store = FeatureStore.open(how.features)
         root = Path(store.manifest["image_root"]).resolve()
         images = {i for i in images if i[0].resolve() != root or i[1] not in store}
-    deepest: dict[str, float] = {}
+    deepest: dict[tuple, float] = {}
     for sitting in sittings:
         level = max(sitting.compressor.levels, default=0)
         flops = encoder_flops(sitting.encoder, level, sitting.compressor.patches_left)
-        deepest[sitting.sight] = max(deepest.get(sitting.sight, 0.0), float(flops))
+        deepest[sitting.passes] = max(deepest.get(sitting.passes, 0.0), float(flops))
     return len(images), [flops * len(images) for flops in deepest.values()]
 
 

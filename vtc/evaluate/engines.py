@@ -36,15 +36,18 @@ class OwnEngine:
 
 
 @contextmanager
-def engine_of(run: Run, vllm: Vllm | None, batch_size: int, longest: int) -> Iterator[Engine]:
+def engine_of(
+    run: Run, vllm: Vllm | None, batch_size: int, longest: int, fed: int
+) -> Iterator[Engine]:
     """What answers for a run: vtc itself without `vllm`.
 
-    Prompts and their answers have at most `longest` tokens together. Raises as `answering_by_vllm`.
+    Prompts and their answers have at most `longest` tokens together, an image at most `fed`.
+    Raises as `answering_by_vllm`.
     """
     if vllm is None:
         yield OwnEngine(run, batch_size)
         return
     from vtc.evaluate.vllm_engine.engine import answering_by_vllm
 
-    with answering_by_vllm(vllm, run, longest, batch_size) as engine:
+    with answering_by_vllm(vllm, run, longest, fed, batch_size) as engine:
         yield engine

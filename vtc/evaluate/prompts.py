@@ -20,6 +20,15 @@ class Prompt(NamedTuple):
     n_text_tokens: int
     query: str = ""
 
+    def length(self, visual_tokens: int) -> int:
+        """Tokens of the prompt with each of its image tokens `visual_tokens` times."""
+        return self.n_text_tokens + visual_tokens * (len(self.ids) - self.n_text_tokens)
+
+    def expanded(self, image_token: int, visual_tokens: int) -> "Prompt":
+        """The prompt with each of its image tokens `visual_tokens` times."""
+        times = {image_token: visual_tokens}
+        return self._replace(ids=[id_ for one in self.ids for id_ in [one] * times.get(one, 1)])
+
 
 def tokenise(
     items: Sequence[Item],

@@ -1,8 +1,7 @@
 """Runs answer benchmarks: one row a run and item, whatever happens to an image."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,23 +13,20 @@ from vtc.compress.serving import check_served
 from vtc.data.features import FeatureStore
 from vtc.errors import InputError
 from vtc.evaluate import vision
-from vtc.evaluate.answered import Answer, Answers
-from vtc.evaluate.answering import GENERATION, LIKELIHOOD, Question
+from vtc.evaluate.answered import Answers
+from vtc.evaluate.answering import GENERATION, LIKELIHOOD
 from vtc.evaluate.candidates import Candidate, candidates
-from vtc.evaluate.engines import Engine, engine_of
+from vtc.evaluate.engines import engine_of
 from vtc.evaluate.exam import Exam
 from vtc.evaluate.prediction_row import facts_of, prediction_row
-from vtc.evaluate.prompts import Prompt, tokenise
-from vtc.evaluate.vision import Look, Sight, sight_of
+from vtc.evaluate.sitting import Questions, Seated, Sitting, Track
+from vtc.evaluate.vision import Sight, sight_of
 from vtc.evaluate.vllm_engine.check import Vllm, refuse_four_bits, refuse_fusing, refuse_pruning
-from vtc.model.asking import serve_at
 from vtc.model.manifest import MANIFEST, run_folder
+from vtc.model.refit import origin
 from vtc.model.repeating import repeat_at
-from vtc.model.run import Run, check_speaks, load_run, read_manifest
+from vtc.model.run import check_speaks, load_run, read_manifest
 from vtc.tables.provenance import file_sha
-
-Track = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
-"""A progress bar: `with track(what, total) as advance`, then `advance(n)`."""
 
 
 @dataclass(frozen=True)
@@ -154,10 +150,10 @@ def evaluate(
 ) -> list[dict[str, Any]]:
     """Rows of the predictions table, by run, V, exam and item, in the order given.
 
-    Runs are loaded one at a time. Those with the same encoder share its pass over the images, as
-    long as the features fit in memory; images in a feature cache are not encoded. An item whose
-    image does not open has a `fault` and scores 0. `answers` takes them as they come; what it
-    already has is not asked again.
+    Runs are loaded one at a time, refits of one run together, once. Those with the same encoder
+    share its pass over the images, as long as the features fit in memory; images in a feature
+    cache are not encoded. An item whose image does not open has a `fault` and scores 0. `answers`
+    takes them as they come; what it already has is not asked again.
 
     Raises InputError for a folder that is no finished run, two runs of one run_id, for images
     of which not one opens, for free answers where likelihood is to decide, for a V that a run
@@ -172,41 +168,60 @@ def evaluate(
             refuse_pruning(read_manifest(folder), folder)
             refuse_fusing(read_manifest(folder), folder)
     options = [options_of(exam, how.answer_by) for exam in exams]
-    manifests = {folder: facts_of(folder) for folder in folders}
-    turns = {folder: how.served(manifests[folder]) for folder in folders}
-    for folder in folders:
-        for v in turns[folder]:
-            check_served(folder, manifests[folder], v)
-    sights = {
-        folder: sight_of(folder)
+    questions = Questions(exams, options, how.repeat_visual_tokens, track, answers)
+    sittings = [
+        Sitting(folder, manifest, v, len(turns) > 1)
         for folder in folders
-        if any(_open(manifests[folder], exam, answers, v) for v in turns[folder] for exam in exams)
-    }
-    by_encoder: dict[tuple, list[Path]] = {}
-    for folder, sight in sights.items():
-        by_encoder.setdefault(sight.passes, []).append(folder)
+        for manifest in [facts_of(folder)]
+        for turns in [how.served(manifest)]
+        for v in turns
+    ]
+    for sitting in sittings:
+        check_served(sitting.folder, sitting.manifest, sitting.visual_tokens)
+    open_ones = [sitting for sitting in sittings if any(questions.left(sitting))]
+    sights = {folder: sight_of(folder) for folder in dict.fromkeys(s.folder for s in open_ones)}
+    by_encoder: dict[str, list[Sitting]] = {}
+    for sitting in open_ones:
+        by_encoder.setdefault(sights[sitting.folder].encoder, []).append(sitting)
     store = FeatureStore.open(how.features) if how.features else None
     begun = len(answers) > 0
     for group in by_encoder.values():
-        request = vision.union([sights[f] for f in group])
-        look = Look(request, how.batch_size, track, store, how.workers, begun)
-        for folder in group:
-            run = load_run(
-                folder, dtype=how.dtype, device=how.device, four_bit=how.four_bit or None
-            )
-            repeat_at(run.model, run.processor, how.repeat_visual_tokens)
-            prompts = {v: _prompts(run, exams, v) for v in turns[folder]}
-            longest = max(_longest(own, exams) for own in prompts.values())
-            with engine_of(run, how.vllm, how.batch_size, longest) as engine:
-                _sit(run, engine, sights[folder], look, exams, prompts, options, track, answers)
+        seeing = [sights[sitting.folder] for sitting in group]
+        looks = vision.looks_of(seeing, how.batch_size, track, store, how.workers, begun)
+        by_weights: dict[Path, list[tuple[Sitting, Sight]]] = {}
+        for pair in zip(group, seeing, strict=True):
+            by_weights.setdefault(origin(pair[0].folder), []).append(pair)
+        for together in by_weights.values():
+            _seat(together, looks, questions, how)
     return [
-        prediction_row(manifests[folder], exam, item, found[place], v, how.repeat_visual_tokens)
-        for folder in folders
-        for v in turns[folder]
+        prediction_row(sitting.manifest, exam, item, found[place], sitting.visual_tokens,
+                       how.repeat_visual_tokens)
+        for sitting in sittings
         for exam in exams
-        for found in [_answered(manifests[folder], exam, answers, v)]
+        for found in [sitting.answered(exam, answers)]
         for place, item in enumerate(exam.items)
-    ]
+    ]  # fmt: skip
+
+
+def _seat(
+    sittings: Sequence[tuple[Sitting, Sight]],
+    looks: Mapping[tuple, vision.Look],
+    questions: Questions,
+    how: Settings,
+) -> None:
+    """Load a run, and ask what is left of its sittings, whose weights it has."""
+    run = load_run(
+        sittings[0][0].folder, dtype=how.dtype, device=how.device, four_bit=how.four_bit or None
+    )
+    repeat_at(run.model, run.processor, how.repeat_visual_tokens)
+    prompts = questions.prompts(run)
+    fed = max(sitting.fed(how.repeat_visual_tokens) for sitting, _ in sittings)
+    longest = questions.longest(prompts, fed)
+    with engine_of(run, how.vllm, how.batch_size, longest, fed) as engine:
+        seated = Seated(run, engine, prompts)
+        for passes in dict.fromkeys(sight.passes for _, sight in sittings):
+            some = [pair for pair in sittings if pair[1].passes == passes]
+            questions.ask(seated, some, looks[passes])
 
 
 def options_of(exam: Exam, answer_by: str) -> list[tuple[Candidate, ...]]:
@@ -228,105 +243,3 @@ def _refuse_equal_ids(folders: Sequence[Path]) -> None:
                 f"{folder} and {seen[run_id]} are both run '{run_id}'; evaluate them apart"
             )
         seen[run_id] = folder
-
-
-def _apart(manifest: Mapping[str, Any], visual_tokens: int) -> int | None:
-    """The V by which answers are kept apart from those at the run's own."""
-    return None if visual_tokens == manifest["visual_tokens"] else visual_tokens
-
-
-def _answered(
-    manifest: Mapping[str, Any], exam: Exam, answers: Answers, visual_tokens: int
-) -> Mapping[int, Answer]:
-    """What a run has answered at a V, by the items' places."""
-    at = _apart(manifest, visual_tokens)
-    return answers.of(manifest["run_id"], exam.benchmark.name, at)
-
-
-def _open(
-    manifest: Mapping[str, Any], exam: Exam, answers: Answers, visual_tokens: int
-) -> list[int]:
-    """The places of the items that a run has not answered yet at a V."""
-    done = _answered(manifest, exam, answers, visual_tokens)
-    return [place for place in range(len(exam.items)) if place not in done]
-
-
-def _prompts(run: Run, exams: Sequence[Exam], visual_tokens: int) -> list[list[Prompt]]:
-    """The prompts of each exam's items, as this run has them at a V."""
-    tokenizer = run.processor.tokenizer
-    position = run.processor.query_position
-    fed = visual_tokens * run.model.config.repeat_visual_tokens
-    return [tokenise(exam.items, tokenizer, fed, position) for exam in exams]
-
-
-def _longest(prompts: Sequence[Sequence[Prompt]], exams: Sequence[Exam]) -> int:
-    """The most tokens that a prompt and its answer may have together."""
-    return max(
-        len(prompt.ids) + exam.benchmark.max_new_tokens
-        for own, exam in zip(prompts, exams, strict=True)
-        for prompt in own
-    )
-
-
-def _sit(
-    run: Run,
-    engine: Engine,
-    sight: Sight,
-    look: Look,
-    exams: Sequence[Exam],
-    prompts: Mapping[int, Sequence[Sequence[Prompt]]],
-    options: Sequence[Sequence[tuple[Candidate, ...]]],
-    track: Track,
-    answers: Answers,
-) -> None:
-    """Ask one run whatever it has not answered, block by block of images, at each V in turn.
-
-    `prompts` are those of each V, exam by exam.
-    """
-    run_id = run.manifest["run_id"]
-    images = [exam.images() for exam in exams]
-    todo = {
-        (v, n): _open(run.manifest, exam, answers, v)
-        for v in prompts
-        for n, exam in enumerate(exams)
-    }
-    left = [sorted(set().union(*(todo[v, n] for v in prompts))) for n in range(len(exams))]
-    for block in look.blocks(run, [[images[n][i] for i in own] for n, own in enumerate(left)]):
-        seen = look.at(run, block)
-        views = seen.of(sight)
-        inside = set(block.images)
-        for (v, number), due in todo.items():
-            serve_at(run, v)
-            exam, at = exams[number], _apart(run.manifest, v)
-            here = [
-                i
-                for i in due
-                for shown in [images[number][i]]
-                if (shown and inside.issuperset(shown)) or (block.first and not shown)
-            ]
-            faults = {
-                i: next(seen.faults[image] for image in images[number][i] if image in seen.faults)
-                for i in here
-                if any(image in seen.faults for image in images[number][i])
-            }
-            wrong = {
-                i: Answer("", 0, prompts[v][number][i].n_text_tokens, None, fault)
-                for i, fault in faults.items()
-            }
-            answers.add(run_id, exam.benchmark.name, wrong, at)
-            questions = [
-                Question(
-                    place=i,
-                    prompt=prompts[v][number][i],
-                    shown=tuple(views[image] for image in images[number][i]),
-                    options=options[number][i],
-                )
-                for i in here
-                if i not in faults
-            ]
-            where = f" at V = {v}" if len(prompts) > 1 else ""
-            with track(f"{run_id}{where} on {exam.benchmark.name}", len(questions)) as advance:
-                limit = exam.benchmark.max_new_tokens
-                for found in engine.answer(questions, limit):
-                    answers.add(run_id, exam.benchmark.name, found, at)
-                    advance(len(found))

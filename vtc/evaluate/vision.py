@@ -17,6 +17,7 @@ from vtc.model.config import VtcConfig
 from vtc.model.encode import MEMORY_LIMIT, image_bytes
 from vtc.model.manifest import run_folder
 from vtc.model.modeling import build_compressor
+from vtc.model.refit import origin
 from vtc.model.run import Run, read_manifest
 from vtc.model.tower import encode_states
 
@@ -72,8 +73,8 @@ def sight_of(folder: Path) -> Sight:
     config = VtcConfig.from_pretrained(run_folder(folder))
     with torch.device("meta"):
         compressor = build_compressor(config)
-    # An encoder that was trained along is the run's own.
-    own = "" if config.freeze_vision else str(folder.resolve())
+    # An encoder that was trained along is the run's own, and of those that show its weights.
+    own = "" if config.freeze_vision else str(origin(folder))
     own += preprocessing_hash(load_image_processor(folder))
     request, (rows, columns) = compressor.request, compressor.grid
     encoder = manifest["encoder"]["fingerprint"] + own
@@ -89,6 +90,24 @@ def union(sights: Iterable[Sight]) -> FeatureRequest:
     levels = tuple(sorted({level for sight in together for level in sight.levels}))
     with_class = any(sight.tokens.class_token for sight in together)
     return FeatureRequest(levels, together[0].tokens._replace(class_token=with_class))
+
+
+def looks_of(
+    sights: Iterable[Sight],
+    batch_size: int,
+    track: Callable[[str, int], Any],
+    store: FeatureStore | None = None,
+    workers: int = 0,
+    begun: bool = False,
+) -> dict[tuple, "Look"]:
+    """A look for each of the `passes` of runs that have one encoder."""
+    by_passes: dict[tuple, list[Sight]] = {}
+    for sight in sights:
+        by_passes.setdefault(sight.passes, []).append(sight)
+    looks: list[Look] = []
+    for together in by_passes.values():
+        looks.append(Look(union(together), batch_size, track, store, workers, begun, looks))
+    return dict(zip(by_passes, looks, strict=True))
 
 
 def connected(groups: Iterable[Sequence[Image]]) -> list[list[Image]]:
@@ -111,7 +130,10 @@ def connected(groups: Iterable[Sequence[Image]]) -> list[list[Image]]:
 
 
 class Look:
-    """The encoder's pass over images, in blocks; the last block is kept for the next run."""
+    """The encoder's pass over images, in blocks; the last block is kept for the next run.
+
+    Looks of one encoder stand `beside` one another: what they keep fits in memory together.
+    """
 
     def __init__(
         self,
@@ -121,8 +143,10 @@ class Look:
         store: FeatureStore | None = None,
         workers: int = 0,
         begun: bool = False,
+        beside: Sequence["Look"] = (),
     ):
         """`begun`: some images were seen before, so that all of those left may be bad."""
+        self.beside = beside
         self.levels, self.tokens = request.levels, request.tokens
         self.batch_size = batch_size
         self.track = track
@@ -137,7 +161,7 @@ class Look:
 
         `images` holds those of each item of each exam; all images of an item are in one block.
         """
-        size = max(1, MEMORY_LIMIT // image_bytes(run.model, len(self.levels)))
+        size = max(1, MEMORY_LIMIT // self._image_bytes(run))
         blocks: list[list[Image]] = [[]]
         for together in connected(shown for some in images for shown in some):
             if blocks[-1] and len(blocks[-1]) + len(together) > size:
@@ -153,6 +177,7 @@ class Look:
         block = where.images
         if self._seen is None or self._block != block:
             images = block
+            self._make_room(run, len(images))
             kept = self._in_store(run, images)
             fresh = [image for image in images if image not in set(kept)]
             with self.track("encoding images", len(fresh)) as advance:
@@ -169,6 +194,29 @@ class Look:
             # A later block may be of bad images alone: the root is right.
             self.begun = self.begun or bool(self._seen.rows)
         return self._seen
+
+    def forget(self) -> None:
+        """Keep no block."""
+        self._block = self._seen = None
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the features that are kept."""
+        return 0 if self._seen is None else self._seen.features.nbytes
+
+    def _image_bytes(self, run: Run) -> int:
+        """Bytes of one image's features."""
+        rows, columns = run.model.model.grid  # type: ignore[misc]
+        patches = image_bytes(run.model, len(self.levels))
+        return patches * (self.tokens.merged or rows * columns) // (rows * columns)
+
+    def _make_room(self, run: Run, n_images: int) -> None:
+        """Let go of the last block, and of those beside it unless all fit."""
+        self.forget()
+        others = sum(look.kept_bytes for look in self.beside)
+        if others + n_images * self._image_bytes(run) > MEMORY_LIMIT:
+            for look in self.beside:
+                look.forget()
 
     def _in_store(self, run: Run, images: Sequence[Image]) -> list[Image]:
         """Those images whose features the cache holds; raises InputError if it is not the run's."""

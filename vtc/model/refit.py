@@ -20,9 +20,15 @@ from vtc.compress.pruning import Schedule, schedule_of
 from vtc.compress.registry import settings_text
 from vtc.compress.serving import repeats_of
 from vtc.errors import InputError
-from vtc.model.manifest import MANIFEST, read_manifest, run_folder, write_manifest
+from vtc.model.config import VtcConfig
+from vtc.model.manifest import MANIFEST, check_shapes, read_manifest, run_folder, write_manifest
+from vtc.model.repeating import entering
+from vtc.model.replacing import exchange_compressor
+from vtc.model.run import Run
 
 _CONFIG, _PROCESSOR = "config.json", "processor_config.json"
+_ORIGIN = "refit_of"
+"""In a refitted run's folder: a link to the run whose weights it shows."""
 
 
 class Refit(NamedTuple):
@@ -69,8 +75,9 @@ def refit_run(run: str | Path, place: Path, refit: Refit, visual_tokens: int | N
     made = place / f"{Path(run).name}+{name}"
     made.mkdir(parents=True)
     for file in folder.iterdir():
-        if file.name not in (MANIFEST, _CONFIG, _PROCESSOR):
+        if file.name not in (MANIFEST, _CONFIG, _PROCESSOR, _ORIGIN):
             (made / file.name).symlink_to(file)
+    (made / _ORIGIN).symlink_to(origin(folder))
     level = {k: v for k, v in (config.get("compressor_settings") or {}).items() if k == "level"}
     settings = {**level, **(refit.settings or {})}
     said = _said(refit.compressor, settings)
@@ -108,6 +115,31 @@ def refit_run(run: str | Path, place: Path, refit: Refit, visual_tokens: int | N
         about[part] = _moved(manifest.get(part), folder, made)
     write_manifest(about, made)
     return made
+
+
+def origin(run: str | Path) -> Path:
+    """The folder of the run whose weights a run shows: itself, unless it is refitted."""
+    folder = run_folder(run).resolve()
+    link = folder / _ORIGIN
+    return link.resolve() if link.is_symlink() else folder
+
+
+def refit_loaded(run: Run, folder: str | Path) -> None:
+    """Make a loaded run what `load_run(folder)` would give, without reading its weights again.
+
+    Both must have the same `origin`. The model and the processor are the run's own, changed in
+    place: the compressor shares the weights of the one that goes. Visual tokens are fed as often
+    as the folder's config says. Raises ValueError for a run of another origin, and InputError as
+    `load_run` for sizes that do not agree.
+    """
+    if origin(run.folder) != origin(folder):
+        raise ValueError(f"{folder} does not have the weights of {run.folder}")
+    place = run_folder(folder)
+    manifest = read_manifest(place)
+    exchange_compressor(run.model, VtcConfig.from_pretrained(place))
+    run.processor.visual_tokens = entering(run.model)
+    check_shapes(run.model, manifest, place)
+    run.folder, run.manifest = place, manifest
 
 
 def check_refit(

@@ -29,9 +29,10 @@ from vtc.model.manifest import (
     shapes_of,
     write_manifest,
 )
-from vtc.model.modeling import VtcForConditionalGeneration, build_compressor
+from vtc.model.modeling import VtcForConditionalGeneration
 from vtc.model.processor import VtcProcessor
 from vtc.model.repeating import entering, repeat_at
+from vtc.model.replacing import give_compressor
 from vtc.model.sources import EncoderSource, LlmSource, folder_entry, locate, manifest_entry
 from vtc.model.turns import trained_at
 from vtc.tables import specs
@@ -252,7 +253,7 @@ def _load_on_base(
     config = VtcConfig.from_pretrained(folder)
     if manifest.get("base"):
         model, processor = _load_full_run(Path(locate(manifest["base"], folder)), how)
-        _give_compressor(model, config)
+        give_compressor(model, config)
         processor.visual_tokens = entering(model)
     else:
         built = assemble(
@@ -272,24 +273,6 @@ def _load_on_base(
         raise InputError(f"run {folder}: {COMPRESSOR_WEIGHTS} is damaged ({first})") from None
     _as_saved(processor, folder)
     return model, processor
-
-
-def _give_compressor(model: VtcForConditionalGeneration, config: VtcConfig) -> None:
-    """Put a run's compressor where that of the run it stands on is, if it is another."""
-    own = {
-        name: getattr(config, name)
-        for name in (
-            *("compressor", "compressor_settings"),
-            *("visual_tokens", "repeat_visual_tokens", "image_seq_length"),
-        )
-    }
-    if all(getattr(model.config, name) == value for name, value in own.items()):
-        return
-    for name, value in own.items():
-        setattr(model.config, name, value)
-    weight = next(model.compressor.parameters())
-    compressor = build_compressor(model.config)
-    model.model.multi_modal_projector = compressor.to(weight.device, weight.dtype)
 
 
 def _check_config(folder: Path) -> None:

@@ -98,8 +98,12 @@ class VllmEngine:
 
 
 @contextmanager
-def answering_by_vllm(vllm: Vllm, run: Run, longest: int, batch_size: int) -> Iterator[VllmEngine]:
+def answering_by_vllm(
+    vllm: Vllm, run: Run, longest: int, fed: int, batch_size: int
+) -> Iterator[VllmEngine]:
     """A run whose LLM answers in vLLM, for prompts and answers of `longest` tokens together.
+
+    An image is at most `fed` of them.
 
     The LLM goes to a folder in the temporary directory, and out of the run's own memory unless its
     compressor reads questions with it. Raises InputError for prompts beyond the LLM's positions
@@ -117,7 +121,7 @@ def answering_by_vllm(vllm: Vllm, run: Run, longest: int, batch_size: int) -> It
         at_once = True
         try:
             folder = Path(name) / "llm"
-            write_folder(run, folder)
+            write_folder(run, folder, fed)
             dtype = str(run.model.dtype).removeprefix("torch.")
             if not run.model.compressor.needs_query:
                 _forget_llm(run)

@@ -7,21 +7,20 @@ from typing import Any
 from huggingface_hub import save_torch_state_dict
 from transformers import CLIPImageProcessor, CLIPVisionConfig, LlavaConfig, LlavaProcessor
 
-from vtc.model.repeating import entering
 from vtc.model.run import Run
 
 _PATCH = 14
 
 
-def write_folder(run: Run, folder: Path) -> None:
+def write_folder(run: Run, folder: Path, fed: int) -> None:
     """Write a run's LLM as a Llava without encoder and projector, in the run's floating type.
 
     vLLM builds neither, as it is given visual tokens, but sizes buffers by the config's encoder:
-    here a nominal one, of at least as many patches as the run has visual tokens. So every
-    compressor and every encoder does.
+    here a nominal one, of at least the `fed` patches that an image has visual tokens at most. So
+    every compressor and every encoder does.
     """
     config = run.model.config
-    side = math.ceil(math.sqrt(entering(run.model)))
+    side = math.ceil(math.sqrt(fed))
     size = side * _PATCH
     described = LlavaConfig(
         architectures=["LlavaForConditionalGeneration"],
