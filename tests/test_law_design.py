@@ -1,11 +1,13 @@
 """The design behind `vtc plan`: its variances are the fit's, by definition and by simulation."""
 
+import decimal
 import math
+from decimal import Decimal
 from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from law_design import LOG_N, LOG_V, SIZES, TOKENS, published
 
@@ -22,7 +24,7 @@ from vtc.law.design import (
     sums,
 )
 from vtc.law.design_forms import Told, Views
-from vtc.law.regret import best_tokens, wasted, worst
+from vtc.law.regret import best_tokens, log_left, slope_of, wasted, worst
 from vtc.law.studentt import t_quantile
 from vtc.law.varpro import fit_many
 
@@ -216,7 +218,7 @@ def test_forms_are_told_apart_as_by_the_whole_covariance():
     [(1, 0.28), (4, 0.09), (16, 0.0), (36, 0.09), (64, 0.22), (144, 0.46), (576, 0.77)],
 )
 def test_regret_of_the_published_law(tokens, share):
-    assert wasted(tokens, 4.697, 50, 1, 576) == pytest.approx(share, abs=0.006)
+    assert wasted(1 / 4.697, 50, [tokens], (1, 576)) == pytest.approx(share, abs=0.006)
 
 
 def test_worst_case_over_the_published_interval():
@@ -230,15 +232,53 @@ def test_worst_case_over_the_published_interval():
     st.floats(0.3, 50), st.floats(1, 500), st.floats(1, 1000), st.floats(1.01, 20)
 )  # fmt: skip
 def test_regret_is_least_at_the_best_and_knows_no_unit(ratio, q, tokens, times):
-    span = (1e-6, 1e6)
-    best = best_tokens(ratio, q, *span)
-    assert wasted(best, ratio, q, *span) == pytest.approx(0, abs=1e-9)
-    one = wasted(tokens, ratio, q, *span)
+    span, slope = (1e-6, 1e6), slope_of(ratio)
+    best = float(best_tokens(slope, q, span))
+
+    def share(v, text=q, within=span):
+        return float(wasted(slope, text, [v], within)[0])
+
+    assert share(best) == pytest.approx(0, abs=1e-9)
+    one = share(tokens)
     assert 0 <= one <= 1
     if ratio > 1.05:
         scaled = (span[0] * times, span[1] * times)
-        assert wasted(tokens * times, ratio, q * times, *scaled) == pytest.approx(one, abs=1e-9)
-        assert wasted(best * times, ratio, q, *span) > 0 or best in span
+        assert share(tokens * times, q * times, scaled) == pytest.approx(one, abs=1e-9)
+        assert share(best * times) > 0 or best in span
+
+
+@settings(max_examples=60)
+@given(
+    st.one_of(st.floats(-1, 40), st.floats(0.999, 1.001)), st.floats(0, 500),
+    st.floats(1, 576), st.floats(1, 576),
+)  # fmt: skip
+def test_what_is_left_to_fifty_digits(slope, q, one, other):
+    """Also where waste is 1 to the last digit, or the best V is next to the one asked about."""
+    with decimal.localcontext(prec=50):
+        s, text, span = Decimal(slope), Decimal(q), (Decimal(1), Decimal(576))
+        free = text * s / (1 - s) if s < 1 else span[1]
+        best = min(max(free, span[0]), span[1])
+        for v in (one, other, (one + other) / 2, float(best)):
+            wide = Decimal(v)
+            cost = ((text + best) / (text + wide)).ln() - s * (best / wide).ln()
+            (left,) = log_left(slope, q, [v], (1, 576))
+            # Rounding of 1 - slope moves the best V, which costs the square of that alone.
+            assert left == pytest.approx(float(cost), rel=1e-12, abs=1e-13)
+            (share,) = wasted(slope, q, [v], (1, 576))
+            assert share == pytest.approx(float(1 - cost.exp()), rel=1e-12, abs=1e-13)
+
+
+def test_ends_of_the_ratio_and_shapes():
+    """Where tokens alone help the most is best; where the LLM alone does, the fewest."""
+    v = [1.0, 36.0, 576.0]
+    assert wasted(slope_of(None), 50, v, (1, 576)).tolist() == [1, 1, 0]
+    assert slope_of(0.0) == math.inf
+    assert slope_of(math.inf) == 0
+    assert wasted(0, 0, v, (1, 576)) == pytest.approx([0, 35 / 36, 575 / 576])
+    assert not np.signbit(wasted(0.3, 0, [1.0], (1, 576))).any()
+    several = wasted([[0.1, 0.2], [1.0, math.inf]], 50, v, (1, 576))
+    assert several.shape == (2, 2, 3)
+    assert several[0, 1].tolist() == wasted(0.2, 50, v, (1, 576)).tolist()
 
 
 def test_the_published_points_are_one_line():

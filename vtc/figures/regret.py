@@ -1,7 +1,6 @@
 """What another V than the best costs: FLOPs wasted, and error above the best at one budget.
 
-At equal error and V, N goes as V^(-beta/alpha), so that the FLOPs 2 N (Q + V) go as
-(Q + V) V^(-beta/alpha): what is wasted depends on neither the budget, nor k, D and the unit of N.
+What is wasted, `law.regret` says; it depends on neither the budget, nor k, D and the unit of N.
 """
 
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from vtc.errors import InputError
 from vtc.figures.axes import Name, bare, plain, tokens_scale, write_names
 from vtc.figures.style import looks, new_figure
 from vtc.figures.text import default_flops, token_range
+from vtc.law.regret import wasted
 from vtc.recommend import VISUAL_TOKENS
 from vtc.recommend.laws import Mix
 from vtc.tables.quantity import format_flops
@@ -25,29 +25,6 @@ LITTLE = 0.02
 _RATIOS = 41
 
 Array = np.ndarray
-
-
-def wasted(
-    slope: float | Array, text_tokens: float, visual_tokens: Array, tokens: tuple[float, float]
-) -> Array:
-    """The share [..., S] of the FLOPs of each V that the best V within `tokens` saves.
-
-    `slope` is beta / alpha, a number or an array of them [...].
-    """
-    slopes = np.asarray(slope, dtype=float)[..., None]
-    low, high = tokens
-    with np.errstate(divide="ignore"):
-        # Q / (alpha / beta - 1); from a slope of 1 on as many as there are.
-        free = np.where(
-            slopes < 1, text_tokens * slopes / np.where(slopes < 1, 1 - slopes, 1), np.inf
-        )
-    best = np.clip(free, low, high)
-    return 1 - np.exp(_cost(slopes, text_tokens, best) - _cost(slopes, text_tokens, visual_tokens))
-
-
-def _cost(slope: Array, q: float, v: Array) -> Array:
-    """Logarithm of the FLOPs that reach a given error, but for a constant."""
-    return np.log(q + v) - slope * np.log(v)
 
 
 def slopes_of(mix: Mix) -> tuple[float, Array]:

@@ -16,7 +16,7 @@ from vtc.law.design_pool import Candidate, Pool, pool_of
 from vtc.law.design_search import Step, gains, in_pairs, search
 from vtc.law.intervals import Surrogate
 from vtc.law.points import Points
-from vtc.law.regret import best_tokens, worst
+from vtc.law.regret import best_tokens, slope_of, worst
 from vtc.law.rows import arrays
 from vtc.law.splitplot import noise_sds
 from vtc.law.varpro import fit_many
@@ -201,7 +201,8 @@ class _State:
             q = question.text_tokens
             self.regret_now = worst(row["ratio"], *self.conservative, q, self.span)
         if row["ratio"]:
-            self.best_v = best_tokens(row["ratio"], question.text_tokens, *self.span)
+            best = best_tokens(slope_of(row["ratio"]), question.text_tokens, self.span)
+            self.best_v = float(best)
 
     @property
     def shown_value(self) -> float:

@@ -1,46 +1,64 @@
-"""What a choice of V wastes if alpha/beta is another than thought, in FLOPs at equal error.
+"""What a choice of V wastes if beta/alpha is another than thought, in FLOPs at equal error.
 
 At a fixed error the law asks for N V^(beta/alpha) = constant, so that FLOPs 2 N (Q + V) go as
-(Q + V) V^(-1 / ratio): neither k, nor D, nor the budget enters. Wasted is the share of the FLOPs
-that the best V would save.
+(Q + V) V^-slope, with the slope beta/alpha: neither k, D and the budget nor the unit of N enters.
+Wasted is the share of the FLOPs that the best V would save. Slopes are numbers or arrays [...],
+infinite where tokens alone help; `span` is the fewest and the most V.
 """
 
 import math
 
-from vtc.law.power import optimal_visual_tokens
+import numpy as np
+from numpy.typing import ArrayLike
+
+Span = tuple[float, float]
 
 
-def best_tokens(ratio: float | None, text_tokens: float, fewest: float, most: float) -> float:
-    """The best V within [fewest, most]; of no ratio (zero: tokens alone help) the most."""
-    best = optimal_visual_tokens(ratio, text_tokens) if ratio else math.inf
-    return min(max(best, fewest), most)
+def slope_of(ratio: float | None) -> float:
+    """beta / alpha of a law's alpha / beta; infinite of a ratio that is zero or None."""
+    return 1 / ratio if ratio else math.inf
+
+
+def best_tokens(slope: ArrayLike, text_tokens: float, span: Span) -> np.ndarray:
+    """The best V [...] within the span: `power.optimal_visual_tokens`, from a slope of 1 on all."""
+    slopes = np.asarray(slope, dtype=float)
+    below = slopes < 1
+    inner = np.where(below, slopes, 0.0)
+    return np.clip(np.where(below, text_tokens * inner / (1 - inner), np.inf), *span)
+
+
+def log_left(
+    slope: ArrayLike, text_tokens: float, visual_tokens: ArrayLike, span: Span
+) -> np.ndarray:
+    """Logarithm [..., S] of the share of the FLOPs of V [S] that the best V takes, at most 0.
+
+    It tells choices apart of which next to nothing is left, whose waste is 1 to the last digit.
+    """
+    slopes = np.asarray(slope, dtype=float)[..., None]
+    v = np.asarray(visual_tokens, dtype=float)
+    more = best_tokens(slopes, text_tokens, span) - v
+    log_more = np.log1p(more / v)
+    # Where V is the best, an infinite slope costs nothing either.
+    slopes = np.where(log_more == 0, 0.0, slopes)
+    return np.minimum(np.log1p(more / (text_tokens + v)) - slopes * log_more, 0.0)
 
 
 def wasted(
-    visual_tokens: float, ratio: float | None, text_tokens: float, fewest: float, most: float
-) -> float:
-    """Share of FLOPs in [0, 1) that `visual_tokens` wastes where the truth is `ratio`.
-
-    None is a ratio of zero: all that is not the most tokens is wasted.
-    """
-    best = best_tokens(ratio, text_tokens, fewest, most)
-    if not ratio:
-        return 0.0 if visual_tokens >= most else 1.0
-
-    def log_flops(v: float) -> float:
-        return math.log(text_tokens + v) - math.log(v) / ratio
-
-    return max(0.0, -math.expm1(log_flops(best) - log_flops(visual_tokens)))
+    slope: ArrayLike, text_tokens: float, visual_tokens: ArrayLike, span: Span
+) -> np.ndarray:
+    """Share [..., S] of the FLOPs of V [S] that the best V within the span saves, in [0, 1]."""
+    # Of nothing the waste is 0, and not -0.
+    return np.abs(np.expm1(log_left(slope, text_tokens, visual_tokens, span)))
 
 
 def worst(
-    ratio: float, low: float | None, high: float | None, text_tokens: float, span: tuple
+    ratio: float, low: float | None, high: float | None, text_tokens: float, span: Span
 ) -> float:
-    """The most that the best V for `ratio` wastes where the truth lies in [low, high].
+    """The most that the best V for alpha/beta = `ratio` wastes if the truth is in [low, high].
 
     What is wasted grows with the distance of the truth to either side, so the ends decide. An end
-    that is None is unbounded: zero below, infinite above. `span` is the fewest and the most V.
+    that is None is unbounded: zero below, infinite above.
     """
-    chosen = best_tokens(ratio, text_tokens, *span)
-    above = math.inf if high is None else high
-    return max(wasted(chosen, end, text_tokens, *span) for end in (low, above))
+    chosen = best_tokens(slope_of(ratio), text_tokens, span)
+    ends = [slope_of(low), slope_of(math.inf if high is None else high)]
+    return float(wasted(ends, text_tokens, [chosen], span).max())
