@@ -214,14 +214,16 @@ def test_ldpv2_pools_behind_the_mlp(dtype, tokens):
 
 @pytest.mark.parametrize("tokens", [1, 16])
 def test_c_abstractor_by_convolutions(tokens):
-    """Channels first, 1 x 1 convolutions for linear layers, as RegNet is written."""
+    """Channels first, 1 x 1 convolutions for linear layers, as RegNet is written; eps 1e-5."""
     compressor, given = (
         made("c-abstractor", tokens, torch.float64, blocks=2),
         patches(torch.float64),
     )
 
     def normed(norm, image):
-        return norm(image.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        last = image.permute(0, 2, 3, 1)
+        last = F.layer_norm(last, (WIDTH,), norm.weight, norm.bias, eps=1e-5)
+        return last.permute(0, 3, 1, 2)
 
     def pointwise(layer, image):
         return F.conv2d(image, layer.weight[..., None, None], layer.bias)

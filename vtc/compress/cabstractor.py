@@ -15,7 +15,8 @@ from vtc.compress.interface import FeatureRequest, VisionFeatures, resolve_level
 from vtc.compress.layers import adaptive_pool, linear_flops, reset
 from vtc.errors import InputError
 
-LN_EPS = 1e-6
+# timm's LayerNormAct2d, which the release's blocks are made with; its other norms take 1e-6.
+LN_EPS = 1e-5
 
 
 class RegNetBlock(nn.Module):
