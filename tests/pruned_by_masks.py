@@ -27,7 +27,7 @@ class ByMasks:
 
     @torch.no_grad()
     def logits(self, ids: list[int], n_prompt: int, pixels: Tensor | None) -> Tensor:
-        """[T, vocab]; tokens are dropped by what the prompt's last one looks at."""
+        """[T, vocab]; tokens are dropped by what the prompt's last one looks at, never that one."""
         row = torch.tensor([ids])
         states = self.llm.get_input_embeddings()(row)
         here = [place for place, token in enumerate(ids) if token == self.image_token]
@@ -49,8 +49,8 @@ class ByMasks:
                 scores = seen.mean(0)[n_prompt - 1]
                 for image in images:
                     left = [place for place in image if place not in gone]
-                    best = sorted(left, key=lambda place: -scores[place].item())
-                    gone |= set(best[self.kept[number] :])
+                    best = sorted(left, key=lambda p: (p != n_prompt - 1, -scores[p].item()))
+                    gone |= set(best[self.kept[number] :]) - {n_prompt - 1}
                 if self.compressor.packs:
                     stay = torch.tensor([place not in gone for place in range(total)])
                     positions = (stay.cumsum(0) - 1).clamp(min=0)[None]

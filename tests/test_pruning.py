@@ -75,8 +75,10 @@ def rows_of(made: Assembled) -> list[tuple[list[int], tuple[int, ...]]]:
     ]
 
 
-def padded(made: Assembled, world: TinyWorld, left: bool = True) -> dict[str, Any]:
-    rows = rows_of(made)
+def padded(
+    made: Assembled, world: TinyWorld, left: bool = True, rows: list | None = None
+) -> dict[str, Any]:
+    rows = rows or rows_of(made)
     longest = max(len(ids) for ids, _ in rows)
     pads = [[0] * (longest - len(ids)) for ids, _ in rows]
     join = (lambda pad, own: [*pad, *own]) if left else (lambda pad, own: [*own, *pad])
@@ -150,6 +152,34 @@ def test_rows_of_a_batch_are_those_alone_wherever_the_padding_is(tiny_world, llm
         # What was dropped has no logits.
         kept = schedule_of(made).kept
         assert int((own == 0).all(-1).sum()) == len(shown) * (N - kept)
+
+
+@pytest.mark.parametrize("left", [True, False])
+@pytest.mark.parametrize("case", ["fastv", "fastv-none-left", "pyramiddrop", "packed"])
+@torch.no_grad()
+def test_a_prompt_that_ends_with_an_image_keeps_its_last_token(tiny_world, llms, case, left):
+    """As a base LLM's (template plain): told from that token's state, by masks the same."""
+    made = built(tiny_world, llms["qwen"], case)
+    image = [made.processor.image_token_id] * N
+    rows = [
+        ([7, 8, 5, *image], (0,)),
+        ([9, *image, 10, *image], (1, 2)),
+        ([*image], (3,)),
+        ([11, *image, 12, 9], (0,)),
+    ]
+    inputs = padded(made, tiny_world, left, rows)
+    found = made.model(**inputs).logits
+    assert found.isfinite().all()
+    made.model.model.language_model.set_attn_implementation("eager")
+    reference = ByMasks(made.model)
+    for number, (ids, shown) in enumerate(rows):
+        expected = reference.logits(ids, len(ids), pixels_of(made, tiny_world, shown))
+        own = found[number][inputs["attention_mask"][number].bool()]
+        close(own[-1], expected[-1])
+        assert own[-1].abs().max() > 0
+        # The place takes one of the image's own, unless the image has none left.
+        left_over = max(schedule_of(made).kept * len(shown), ids[-1] == image[0])
+        assert int((own == 0).all(-1).sum()) == len(shown) * N - left_over
 
 
 @pytest.mark.parametrize("case", ["fastv", "pyramiddrop", "packed"])

@@ -181,7 +181,11 @@ class _Pass:
         past: Bool[Tensor, "B P"],
         kwargs: dict[str, Any],
     ) -> Bool[Tensor, "B R"]:
-        """The tokens that go on into a layer: text, and of each image those looked at most."""
+        """The tokens that go on into a layer: text, and of each image those looked at most.
+
+        A row's last token is never dropped, as the next one is told from its state: where a prompt
+        ends with an image, it is one of those that the image keeps.
+        """
         if self.by_next:
             queries, keys = queries_and_keys(layer, states, kwargs["position_embeddings"])
             _, heads, _, width = queries.shape
@@ -195,10 +199,12 @@ class _Pass:
         assert query is not None
         valid = torch.cat([past, self.here], dim=1)
         scores = looked_at(query, keys, valid, layer.self_attn.scaling)[:, past.shape[1] :]
+        last = torch.zeros_like(self.here).scatter(1, last_places(self.here), value=True)
+        scores = scores.masked_fill(last, torch.inf)
         rows, columns = (n.reshape(-1, self.tokens) for n in self.visual.nonzero(as_tuple=True))
         ranked = scores[rows, columns].sort(dim=1, descending=True, stable=True).indices
         best, self.tokens = ranked[:, : self.kept[number]], self.kept[number]
-        keep = self.here & ~self.visual
+        keep = self.here & (~self.visual | last)
         keep[rows.gather(1, best), columns.gather(1, best)] = True
         return keep
 
