@@ -207,3 +207,26 @@ def test_a_dry_run_counts_the_passes_that_are_made(runs, exam):
         said[name] = lines[-1].split("the encoder's share ")[1]
     assert "(1 pass over 7 images)" in said["divprune"]
     assert "(2 passes over 7 images)" in said["tome"]
+
+
+def test_elastic_runs_too_and_tokens_fed_twice(runs, tiny_world, tmp_path, exam, loads):
+    built = assemble(tiny_world.encoder, tiny_world.qwen, "mqt", 16, seed=3)
+    save_run(
+        tmp_path / "mqt", built.model, built.processor, encoder=built.encoder, llm=built.llm,
+        stage="projector", weights="compressor", seed=3,
+    )  # fmt: skip
+    found = {}
+    for v in ((16, 1, 9), (16,), (1,), (9,)):
+        rows = evaluate([tmp_path / "mqt"], exam, visual_tokens=v)
+        found[v] = [(row["visual_tokens"], row["prediction"]) for row in rows]
+    assert found.pop((16, 1, 9)) == [pair for rows in found.values() for pair in rows]
+    assert len(loads) == 1 + 3
+    with refitted(runs, Refit("divprune", (4, 9))) as folders:
+        loads.clear()
+        twice = evaluate(folders, exam, repeat_visual_tokens=2)
+        assert len(loads) == 2
+        assert [row["visual_tokens"] for row in twice[:: len(exam.items)]] == [8, 18] * 2
+        alone = [row for f in folders for row in evaluate([f], exam, repeat_visual_tokens=2)]
+        assert twice == alone
+        once = evaluate(folders, exam)
+        assert [r["prediction"] for r in once] != [r["prediction"] for r in twice]
