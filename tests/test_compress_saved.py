@@ -46,7 +46,7 @@ def test_a_trained_compressor_comes_back(tiny_world: TinyWorld, tmp_path, name: 
 
 def test_fixed_positions_are_there_whatever_builds_the_model(tiny_world: TinyWorld):
     """A model of a config alone, as transformers makes it, has the same table of positions."""
-    for name in ("mqt", "resampler"):
+    for name in ("mqt", "resampler", "llava-mini"):
         built = assemble(tiny_world.siglip, tiny_world.qwen, name, 4).model
         fresh = VtcForConditionalGeneration(built.config)
         assert torch.equal(fresh.compressor.pos_embed, built.compressor.pos_embed)

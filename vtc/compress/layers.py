@@ -7,6 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vtc.compress.choices import Grid
+
 
 def windows(
     patches: Float[Tensor, "B N D"], side: int, visual_tokens: int
@@ -53,6 +55,19 @@ def sincos(rows: int, columns: int, width: int) -> Float[Tensor, "N D"]:
     parts = [place.reshape(-1, 1) * rates for place in (column, row)]
     table = torch.cat([wave(part) for part in parts for wave in (torch.sin, torch.cos)], dim=1)
     return table[:, :width].float()
+
+
+def resized(table: Float[Tensor, "M D"], grid: Grid) -> Float[Tensor, "N D"]:
+    """Positions of a square grid stretched to another: bicubic in float32, in the table's type.
+
+    From one position alone all get the same.
+    """
+    side = math.isqrt(len(table))
+    if grid == (side, side):
+        return table
+    image = table.float().T.unflatten(1, (side, side)).unsqueeze(0)
+    large = F.interpolate(image, size=grid, mode="bicubic", align_corners=False)
+    return large[0].flatten(1).T.to(table.dtype)
 
 
 def fill(buffer: Tensor, values: Tensor) -> None:

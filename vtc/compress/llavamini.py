@@ -11,7 +11,15 @@ from vtc.compress.choices import Grid, any_square
 from vtc.compress.decoder_layer import DecoderLayer, KeysValues
 from vtc.compress.fusing import Fusing, Memory
 from vtc.compress.interface import FeatureRequest, VisionFeatures, resolve_level
-from vtc.compress.layers import draw_normal, fill, linear_flops, reset, sincos, two_layers
+from vtc.compress.layers import (
+    draw_normal,
+    fill,
+    linear_flops,
+    reset,
+    resized,
+    sincos,
+    two_layers,
+)
 from vtc.errors import InputError
 
 MAX_HEADS = 8
@@ -22,12 +30,12 @@ _MULTIPLE = 256
 class LlavaMini(Fusing):
     """Zhang et al., LLaVA-Mini (2501.03895): query compression, and modality pre-fusion.
 
-    sqrt(V) x sqrt(V) learned queries with fixed 2-D positions read LayerNorm(patches), in the keys
-    with positions too, in one cross-attention. LLaVA's MLP widens them, and every patch. `layers`
-    decoder layers as Llama's then run over [patches; visual tokens; text], causally: the LLM is
-    fed what becomes of visual tokens and text. So visual tokens do not depend on the text, and are
-    made, with the patches' keys and values, once for all texts about an image. Of several images
-    a text reads all, each at the same positions.
+    sqrt(V) x sqrt(V) learned queries with fixed 2-D positions read LayerNorm(patches) in one
+    cross-attention; the keys have the queries' positions, stretched to the patches' grid. LLaVA's
+    MLP widens them, and every patch. `layers` decoder layers as Llama's then run over [patches;
+    visual tokens; text], causally: the LLM is fed what becomes of visual tokens and text. So visual
+    tokens do not depend on the text, and are made, with the patches' keys and values, once for all
+    texts about an image. Of several images a text reads all, each at the same positions.
 
     Settings: `layers` (4), `heads` of these (default: of width 128, as Llama's, at least one),
     `hidden`, the width inside their feed-forward (default: Llama's rule, 11,008 for 4,096), and
@@ -147,8 +155,9 @@ class LlavaMini(Fusing):
         reset(self)
         draw_normal(self.queries, std=0.02)
         side = math.isqrt(self.visual_tokens)
-        fill(self.pos_embed, sincos(*self.grid, self.queries.shape[1]))
-        fill(self.query_pos, sincos(side, side, self.queries.shape[1]))
+        table = sincos(side, side, self.queries.shape[1])
+        fill(self.query_pos, table)
+        fill(self.pos_embed, resized(table, self.grid))
         self.attn.reset_parameters()
         for layer in self.layers:
             layer.reset_parameters()  # type: ignore[operator]

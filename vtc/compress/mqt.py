@@ -6,13 +6,12 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vtc.compress.attention import CrossAttention, resolve_heads
 from vtc.compress.choices import Grid, n_queries, nested_queries
 from vtc.compress.elastic import Elastic
 from vtc.compress.interface import FeatureRequest, VisionFeatures, resolve_level
-from vtc.compress.layers import draw_normal, fill, linear_flops, sincos
+from vtc.compress.layers import draw_normal, fill, linear_flops, resized, sincos
 from vtc.compress.published import Published, Source, attention, both
 
 MAX_HEADS = 16
@@ -47,7 +46,7 @@ class Mqt(Elastic):
             "text_width": tensors["proj"].shape[1],
             "visual_tokens": len(tensors["query"]),
         },
-        prefixes=("model.query_abstractor.", "query_abstractor."),
+        place="query_abstractor",
         settings={"static_keys": True},
     )
 
@@ -107,13 +106,7 @@ class Mqt(Elastic):
         return self.query_norm(self.query[:count] + self.pos_embed[:count])
 
     def _key_positions(self) -> Float[Tensor, "N D"]:
-        """The queries' positions, resized to the grid of patches in float32."""
-        side = math.isqrt(len(self.pos_embed))
-        if self.grid == (side, side):
-            return self.pos_embed
-        image = self.pos_embed.float().T.unflatten(1, (side, side)).unsqueeze(0)
-        large = F.interpolate(image, size=self.grid, mode="bicubic", align_corners=False)
-        return large[0].flatten(1).T.to(self.pos_embed.dtype)
+        return resized(self.pos_embed, self.grid)
 
     def _static_weights(self, count: int) -> Float[Tensor, "H V N"]:
         """Attention that no image changes: computed anew in training, else once for its weights."""
