@@ -172,6 +172,17 @@ def test_visionzips_share_of_contextual_tokens():
             made("visionzip", 12, contextual=wrong)
 
 
+def released_even(count: int, patches: int) -> list[int]:
+    """torch.arange(int(step / 2), 575, step) with step = int(1 / ratio), where that can be used."""
+    if count == 0:
+        return []
+    step = int(1 / (count / patches))
+    places = list(range(int(step / 2), patches - 1, step))
+    if len(places) != count:
+        return [math.floor((i + 0.5) * patches / count) for i in range(count)]
+    return places
+
+
 def prumerge_by_loops(
     tower, images: Tensor, tokens: int, plus: bool, release: bool, normalise: bool = False
 ) -> Tensor:
@@ -184,7 +195,7 @@ def prumerge_by_loops(
         n_even = (tokens - 1) // 2 if plus else 0
         kept = top(attention, tokens - 1 - n_even)
         if release:
-            kept = kept + [math.floor((i + 0.5) * N / n_even) for i in range(n_even)]
+            kept = kept + released_even(n_even, N)
             masked = sorted(0 if place in kept else place for place in range(N))
             rest = masked[len(kept) :]
         else:
@@ -209,7 +220,7 @@ def prumerge_by_loops(
 
 @pytest.mark.parametrize("name", ["prumerge", "prumerge+"])
 @pytest.mark.parametrize("release", [False, True])
-@pytest.mark.parametrize("tokens", [1, 2, 5, 12, 19, 36])
+@pytest.mark.parametrize("tokens", [1, 2, 5, 12, 19, 21, 36])
 def test_prumerge_is_what_the_loops_give(clip, name, tokens, release):
     tower = copy.deepcopy(clip).double()
     compressor = made(name, tokens, reference_behaviour=release)
@@ -224,11 +235,24 @@ def test_prumerge_with_weighted_means(clip):
     check(found, expected)
 
 
-def test_the_released_uniform_samples_of_an_eighth():
-    """Of 576 patches 72: every eighth from the fifth on, as the release steps through them."""
-    from vtc.compress.prumerge import middles
+def test_the_released_uniform_samples():
+    """Of 576 patches 72 are every eighth; with 82 steps of 7 end before the last patches."""
+    from vtc.compress.prumerge import _release_even, middles
 
+    cpu = torch.device("cpu")
     assert middles(72, 576).tolist() == list(range(4, 575, 8))
+    assert _release_even(72, 576, cpu).tolist() == list(range(4, 575, 8))
+    assert _release_even(82, 576, cpu).tolist() == list(range(3, 575, 7))
+    assert middles(82, 576).tolist()[-1] == 572
+    apart = []
+    for count in range(288):
+        found = _release_even(count, 576, cpu).tolist()
+        assert found == released_even(count, 576)
+        assert len(found) == count
+        if found != middles(count, 576).tolist():
+            apart.append(2 * count + 1)
+    assert len(apart) == 24
+    assert apart[:4] == [11, 15, 21, 23]
 
 
 def test_released_plus_keeps_a_patch_twice():

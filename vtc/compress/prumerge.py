@@ -116,8 +116,8 @@ class PruMergePlus(PruMerge):
 
     Of V - 1 patches the larger half are the most attended to; the others stand at the middle of
     as many equal stretches of the patches that are left, in raster order, so that none is there
-    twice. `reference_behaviour`: of stretches of all patches, wherever the first half stands; one
-    that is in both is there twice, and as many patches from the upper left are in no token.
+    twice. `reference_behaviour`: evenly over all patches, wherever the first half stands; one that
+    is in both is there twice, and as many patches from the upper left are in no token.
     """
 
     source = "LLaVA-PruMerge+ (arXiv 2403.15388)"
@@ -130,7 +130,7 @@ class PruMergePlus(PruMerge):
         n_even = (self.visual_tokens - 1) // 2
         first = attention.topk(self.visual_tokens - 1 - n_even, dim=1).indices
         if self.reference_behaviour:
-            even = middles(n_even, n_patches, attention.device).expand(batch, -1)
+            even = _release_even(n_even, n_patches, attention.device).expand(batch, -1)
             kept = torch.cat([first, even], dim=1)
             return kept, _release_others(kept, n_patches)
         left = others(first, n_patches)
@@ -142,6 +142,16 @@ class PruMergePlus(PruMerge):
 def middles(count: int, length: int, device: torch.device | None = None) -> Int[Tensor, " count"]:
     """The middle of each of `count` equal stretches of 0 ... length - 1, rounded down."""
     return (2 * torch.arange(count, device=device) + 1) * length // (2 * max(count, 1))
+
+
+def _release_even(count: int, length: int, device: torch.device) -> Int[Tensor, " count"]:
+    """The released steps of length / count, rounded down, from the middle of the first.
+
+    Where these are not as many, the release fails, and the middles of stretches stand for them.
+    """
+    step = length // max(count, 1)
+    steps = torch.arange(step // 2, length - 1, step, device=device)
+    return steps if len(steps) == count else middles(count, length, device)
 
 
 def _release_others(kept: Int[Tensor, "B K"], n_tokens: int) -> Int[Tensor, "B R"]:
