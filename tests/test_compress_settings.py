@@ -1,6 +1,8 @@
 """A compressor's own settings on the command line: trained, saved, counted, refused."""
 
 import json
+from collections.abc import Sequence
+from typing import Any
 
 import click
 import pytest
@@ -11,6 +13,9 @@ from vtc.commands.estimate import jobs_of
 from vtc.commands.options import Setting
 from vtc.commands.preflight import check_settings
 from vtc.commands.train_projector import train_projector
+from vtc.compress.choices import KNOWN
+from vtc.compress.mlp import Mlp
+from vtc.compress.registry import COMPRESSORS, setting_names
 from vtc.cost.recipe import read_recipes
 from vtc.errors import InputError
 
@@ -53,6 +58,51 @@ def test_what_is_no_setting():
     with pytest.raises(InputError, match="avgpool has no setting 'layers'; it has level"):
         check_settings(["resampler", "avgpool"], [("layers", 2)])
     assert check_settings(["mlp"], []) is None
+
+
+WRONG = {
+    "level": (True, "x", [1], "a number"),
+    "query_level": (False, "last", "a number"),
+    "key_levels": (3, "all", [True], ["x"], None, "a list of numbers"),
+    "trained": ("all", 4, [1.0], ["x"], [True], "a list of whole numbers"),
+    "query": (1, ["area"], "a text"),
+    "ratio": ("half", True, "a number"),
+    **dict.fromkeys(
+        ("layers", "heads", "width", "cross_every", "blocks", "hidden", "contextual", "layer",
+         "average", "stages"),
+        ("two", 1.5, True, [2], "a whole number"),
+    ),
+    **dict.fromkeys(
+        ("static_keys", "normalise", "reference_behaviour"), (1, "yes", None, "true or false")
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_a_value_of_another_type_is_refused_in_one_sentence(name):
+    for key in setting_names(name):
+        *values, takes = WRONG[key]
+        for value in values:
+            said = f"compressor {name}: {key} = {json.dumps(value, separators=(',', ':'))}; it "
+            with pytest.raises(InputError) as caught:
+                check_settings([name], [(key, value)])
+            assert str(caught.value) == f"{said}takes {takes}"
+
+
+def test_a_compressor_of_ones_own_may_take_what_it_likes(monkeypatch):
+    class Own(Mlp):
+        def __init__(
+            self, *, shape: dict, size=2, kinds: Sequence[str] | bool = False, **given: Any
+        ) -> None: ...
+
+    monkeypatch.setitem(KNOWN, "own", KNOWN["mlp"])
+    monkeypatch.setitem(COMPRESSORS, "own", Own)
+    for settings in ({"shape": 3}, {"size": 4}, {"kinds": ["a"]}, {"kinds": True}):
+        assert check_settings(["own"], settings.items()) == settings
+    with pytest.raises(InputError, match="kinds = \\[1\\]; it takes a list of texts or true or"):
+        check_settings(["own"], [("kinds", [1])])
+    with pytest.raises(InputError, match='size = "x"; it takes a whole number'):
+        check_settings(["own"], [("size", "x")])
 
 
 def test_a_run_keeps_its_settings(tiny_world: TinyWorld, tmp_path):

@@ -83,6 +83,8 @@ class QFormer(Compressor):
         self.level = resolve_level(level, depth)
         self.request = FeatureRequest((self.level,))
         width = min(BERT_WIDTH, vision_width) if width is None else width
+        if width < 1:
+            raise InputError(f"qformer: width = {width}; take at least 1")
         heads = resolve_heads("qformer", heads, width, MAX_HEADS)
         self.queries = nn.Parameter(torch.empty(visual_tokens, width))
         self.norm = nn.LayerNorm(width, eps=LN_EPS)

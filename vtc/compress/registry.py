@@ -1,13 +1,13 @@
 """The compressors' classes by name, and building one; their lines stand in choices.KNOWN."""
 
 import inspect
-import json
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, get_type_hints
 
 from vtc.compress.choices import KNOWN, Known, check_name
 from vtc.compress.interface import Compressor, Grid, LevelError
+from vtc.compress.kinds import check_kind, written
 from vtc.errors import InputError
 
 
@@ -30,18 +30,15 @@ def find(name: str) -> type[Compressor]:
 
 
 def check_settings(name: str, settings: Mapping[str, Any]) -> None:
-    """Raise InputError, naming its settings, for one that the compressor does not have.
+    """Raise InputError for a setting that the compressor does not have, naming those it has.
 
-    And for a value of another type than the default, where that is yes or no, a number or a text.
+    And for a value of another type than its constructor's annotation says.
     """
-    known = _defaults(name)
+    known, kinds = _defaults(name), get_type_hints(find(name).__init__)
     for key, value in settings.items():
         if key not in known:
             raise InputError(f"compressor {name} has no setting '{key}'; it has {', '.join(known)}")
-        kind = type(known[key])
-        if key != "level" and kind in (bool, int, str) and type(value) is not kind:
-            what = {bool: "true or false", int: "a whole number", str: "a text"}[kind]
-            raise InputError(f"compressor {name}: {key} = {value!r}; it takes {what}")
+        check_kind(f"compressor {name}: {key}", value, kinds.get(key, type(known[key])))
 
 
 def setting_names(name: str) -> list[str]:
@@ -56,15 +53,11 @@ def settings_text(name: str, settings: Mapping[str, Any] | None) -> str | None:
     """
     known = _defaults(name)
     said = [
-        f"{key}={value if isinstance(value, str) else _written(value)}"
+        f"{key}={value if isinstance(value, str) else written(value)}"
         for key, value in sorted((settings or {}).items())
-        if key not in known or _written(value) != _written(known[key])
+        if key not in known or written(value) != written(known[key])
     ]
     return ", ".join(said) or None
-
-
-def _written(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), default=str)
 
 
 def _defaults(name: str) -> dict[str, Any]:
@@ -103,5 +96,6 @@ def build(
     except TypeError as error:
         if not extra:
             raise
-        said = ", ".join(f"{key} = {value!r}" for key, value in extra.items())
-        raise InputError(f"compressor {name} cannot be built with {said}: {error}") from error
+        said = ", ".join(f"{key} = {written(value)}" for key, value in extra.items())
+        first = str(error).splitlines()[0]
+        raise InputError(f"compressor {name} cannot be built with {said}: {first}") from error
