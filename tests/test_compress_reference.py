@@ -148,6 +148,60 @@ def test_no_projector_at_all_and_none_known():
         load_reference("blind", {})
 
 
+PREFIXES = (
+    "model.", "module.", "module.model.", "base_model.model.model.", "_orig_mod.model.",
+    "_fsdp_wrapped_module.model.", "model.model.", "module._orig_mod.model.", "",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "shapes"),
+    [
+        ("mlp", "mm_projector.", LLAVA), ("tokenpacker", "mm_projector.", PACKER),
+        ("mqt", "query_abstractor.", MQT),
+    ],
+)  # fmt: skip
+def test_whatever_stands_before_the_projector(name, place, shapes):
+    tensors = random(**shapes)
+    plain = load_reference(name, tensors, grid=(SIDE, SIDE)).state_dict()
+    alone = {f"module.{key}": tensor for key, tensor in tensors.items()}
+    for given in (alone, *(below(f"{prefix}{place}", tensors) for prefix in PREFIXES)):
+        found = load_reference(name, given, grid=(SIDE, SIDE)).state_dict()
+        assert all(torch.equal(found[key], tensor) for key, tensor in plain.items())
+
+
+def test_weights_in_two_places_are_refused_by_name():
+    tensors = random(**LLAVA)
+    twice = {
+        **below("model.mm_projector.", tensors),
+        **below("ema.model.mm_projector.", tensors),
+    }
+    fault = r"2 times, below ema\.model\.mm_projector\. and model\.mm_projector\.; leave"
+    with pytest.raises(InputError, match=fault):
+        load_reference("mlp", twice, grid=(SIDE, SIDE))
+    both = {**tensors, "module.2.bias": tensors["2.bias"]}
+    with pytest.raises(InputError, match=r"are there twice: 2\.bias, module\.2\.bias; leave one"):
+        load_reference("mlp", both, grid=(SIDE, SIDE))
+
+
+@pytest.mark.parametrize("depth", [23, 24, 25, 32, 48])
+def test_the_released_hidden_states_are_read_of_any_encoder(depth):
+    compressor = load_reference("tokenpacker", random(**PACKER), grid=(SIDE, SIDE), depth=depth)
+    assert compressor.key_levels == (12, 16, 22, 23)
+    assert compressor.query_level == depth - 1
+    own = {"key_levels": [1, 2, 3, 4]}
+    other = load_reference(
+        "tokenpacker", random(**PACKER), grid=(SIDE, SIDE), depth=5, settings=own
+    )
+    assert other.key_levels == (1, 2, 3, 4)
+
+
+def test_an_encoder_too_shallow_for_them_is_refused():
+    fault = "reads hidden states 12, 16, 22 and 23 of its encoder, as released, and this one has 12"
+    with pytest.raises(InputError, match=fault):
+        load_reference("tokenpacker", random(**PACKER), grid=(SIDE, SIDE), depth=12)
+
+
 def test_every_map_names_every_weight():
     from vtc.compress.registry import build
 

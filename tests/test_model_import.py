@@ -218,9 +218,9 @@ def test_missing_and_misshaped_tensors_are_listed(original, hf, tmp_path):
     with pytest.raises(InputError) as fault:
         import_run(str(copy), tmp_path / "run")
     said = str(fault.value)
-    assert "missing: model.language_model.norm.weight" in said
-    assert "model.multi_modal_projector.linear_1.weight [48, 16] instead of [48, 32]" in said
-    assert "unknown: model.language_model.mm_projector.4.bias" in said
+    assert "missing: model.norm.weight" in said
+    assert "model.mm_projector.0.weight [48, 16] instead of [48, 32]" in said
+    assert "unknown: model.mm_projector.4.bias" in said
     copy = shutil.copytree(hf, tmp_path / "hf")
     state = load_file(copy / "model.safetensors")
     name = next(n for n in state if n.endswith("linear_2.bias"))

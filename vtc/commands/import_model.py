@@ -60,7 +60,8 @@ def import_model(
     SOURCE is a folder or a hub id: transformers' LLaVA-1.5 (llava-hf), or a checkpoint of the
     original code. The run holds the whole model, its weights in safetensors and in their own types;
     vtc eval, ask, show and finetune take it as any other. A folder with a projector alone
-    (mm_projector.bin, query_abstractor.bin) becomes a run that stands on its encoder and LLM.
+    (mm_projector.bin, query_abstractor.bin, non_lora_trainables.bin) becomes a run that stands on
+    its encoder and LLM.
 
     \b
     Example:
@@ -93,6 +94,7 @@ def import_model(
         allow_bin=allow_bin,
         footer=footer(settings=settings),
         force=force,
+        say=console.say,
     )
     llm = manifest["llm"]
     console.say(

@@ -46,7 +46,7 @@ class Mqt(Elastic):
             "text_width": tensors["proj"].shape[1],
             "visual_tokens": len(tensors["query"]),
         },
-        prefixes=("model.query_abstractor.", "query_abstractor."),
+        place="query_abstractor",
         settings={"static_keys": True},
     )
 

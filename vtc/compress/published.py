@@ -8,6 +8,9 @@ from torch import Tensor
 
 from vtc.compress.choices import Grid
 
+LEVELS_OF_24 = (12, 16, 22, 23)
+"""The hidden states that TokenPacker and QueCC join, whatever the encoder's depth."""
+
 Facts = Callable[[Mapping[str, Tensor], Grid], dict[str, int]]
 
 
@@ -37,13 +40,15 @@ class Published:
 
     `weights` has a source for each of our weights. `facts` reads `vision_width`, `text_width` and
     `visual_tokens` off the shapes. `settings` are those with which our class does as the
-    published one. `prefixes` are the places in a whole model, tried in order.
+    published one, and `levels` the hidden states that it reads of an encoder of any depth, where
+    ours would take fractions of it. `place` is what the module is called in a whole model.
     """
 
     weights: Mapping[str, Source]
     facts: Facts
-    prefixes: tuple[str, ...] = ("model.mm_projector.", "mm_projector.")
+    place: str = "mm_projector"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    levels: tuple[int, ...] = ()
 
 
 def both(pairs: Mapping[str, str]) -> dict[str, Source]:

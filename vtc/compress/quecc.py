@@ -12,7 +12,7 @@ from vtc.compress.attention import resolve_heads
 from vtc.compress.choices import Grid, square_choices
 from vtc.compress.interface import Compressor, FeatureRequest, VisionFeatures, resolve_level
 from vtc.compress.layers import linear_flops, two_layers, windows
-from vtc.compress.published import Published, Source, both
+from vtc.compress.published import LEVELS_OF_24, Published, Source, both
 from vtc.compress.tokenpacker import KEY_LEVELS, LN_EPS, MAX_HEADS
 from vtc.compress.window_attention import WindowAttention
 from vtc.errors import InputError
@@ -50,6 +50,7 @@ PUBLISHED = Published(
         "attention.in_proj_bias": Source("0.clip_attn.in_proj_bias"),
     },
     facts=_facts,
+    levels=LEVELS_OF_24,
 )
 
 

@@ -1,5 +1,6 @@
 """Weights of published checkpoints, key for key: how they map, and loading them."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from vtc.compress.registry import COMPRESSORS, build, find
 from vtc.errors import InputError
 
 _SHOWN = 8
+_WRAPPED = re.compile(r"((module|_orig_mod|_fsdp_wrapped_module)\.)*")
+"""What DDP, torch.compile and FSDP put before the names of what they wrap."""
 
 
 def load_reference(
@@ -26,12 +29,13 @@ def load_reference(
     """The compressor `name` with the projector weights of a published checkpoint.
 
     It computes what the published class computes, where that is wrong too; `settings` win over
-    the ones that make it so. `state_dict` may hold the whole model. `grid` and `depth` are those
-    of the encoder (CLIP ViT-L/14-336); without `visual_tokens` it is what the checkpoint, or else
-    its paper, says. Weights are copied, in the widest type among them.
+    the ones that make it so. `state_dict` may hold the whole model, whatever stands before the
+    projector's name. `grid` and `depth` are those of the encoder (CLIP ViT-L/14-336); without
+    `visual_tokens` it is what the checkpoint, or else its paper, says. Weights are copied, in the
+    widest type among them.
 
-    Raises InputError, listing them, for missing, mis-shaped or unknown weights; and for a
-    compressor of which no checkpoint is known.
+    Raises InputError, listing them, for missing, mis-shaped or unknown weights; for weights in two
+    places; for an encoder too shallow; and for a compressor of which no checkpoint is known.
     """
     published = find(name).published
     if published is None:
@@ -39,20 +43,21 @@ def load_reference(
         raise InputError(
             f"no published weights are known of {name}; they are of {', '.join(known)}"
         )
-    tensors = _below_prefix(published, state_dict)
-    wanted = {source.name for source in published.weights.values()}
+    tensors = _projector(published, state_dict)
+    wanted = _wanted(published)
     _refuse(name, "missing", sorted(wanted - set(tensors)))
     _refuse(name, "unknown", sorted(set(tensors) - wanted))
     facts = published.facts(tensors, grid)
     if visual_tokens is not None:
         facts["visual_tokens"] = visual_tokens
+    own_levels = {} if "key_levels" in (settings or {}) else released_levels(name, depth)
     with torch.device("meta"):
         compressor = build(
             name,
             **facts,
             grid=grid,
             depth=depth,
-            settings={**published.settings, **(settings or {})},
+            settings={**published.settings, **own_levels, **(settings or {})},
         )
     own = {key: tuple(tensor.shape) for key, tensor in compressor.state_dict().items()}
     _refuse(name, "of another shape", list(_misshapen(published, tensors, own)))
@@ -66,40 +71,77 @@ def load_reference(
     return compressor.eval()
 
 
+def released_levels(name: str, depth: int) -> dict[str, Any]:
+    """The setting with which a compressor reads the hidden states that its release does.
+
+    Empty where it does so anyway. Raises InputError for an encoder of fewer layers.
+    """
+    published = find(name).published
+    levels = published.levels if published else ()
+    if levels and depth < levels[-1]:
+        listed = f"{', '.join(map(str, levels[:-1]))} and {levels[-1]}"
+        raise InputError(
+            f"{name} reads hidden states {listed} of its encoder, as released, and this one has "
+            f"{depth} layers; give an encoder of {levels[-1]} layers or more"
+        )
+    return {"key_levels": list(levels)} if levels and depth != 24 else {}
+
+
 def recognise(state_dict: Mapping[str, Tensor]) -> str | None:
     """The compressor whose published names stand in a state dict, most of them; None if none do.
 
-    LLaVA-1.5's and M3's are the same; they count as mlp.
+    LLaVA-1.5's and M3's are the same; they count as mlp. Raises InputError for weights in two
+    places.
     """
     found: dict[str, int] = {}
     for name in COMPRESSORS:
         published = COMPRESSORS[name].published
         if published is not None:
-            wanted = {source.name for source in published.weights.values()}
-            found[name] = len(wanted & set(_below_prefix(published, state_dict)))
+            found[name] = len(_wanted(published) & set(_projector(published, state_dict)))
     best = max(found, key=lambda name: (found[name], name == "mlp"))
     return best if found[best] else None
 
 
-def projector_keys(name: str, state_dict: Mapping[str, Tensor]) -> set[str]:
-    """The names in a whole model's state dict that stand where `name` has its published weights."""
+def projector_prefix(name: str, state_dict: Mapping[str, Tensor]) -> str | None:
+    """What stands before the names of a projector's weights in a whole model; None without any.
+
+    It ends with the module's name (`mm_projector.`, `query_abstractor.`), before which a model's
+    wrappers put theirs. Raises InputError for two of them.
+    """
     published = find(name).published
-    prefixes = published.prefixes if published else ()
-    return {key for key in state_dict if key.startswith(tuple(prefixes))}
+    return None if published is None else _prefix(published, state_dict)
 
 
-def _below_prefix(published: Published, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The projector's own tensors, of the first place at which any of them stands."""
-    wanted = {source.name for source in published.weights.values()}
-    for prefix in (*published.prefixes, ""):
-        found = {
-            key.removeprefix(prefix): tensor
-            for key, tensor in state_dict.items()
-            if key.startswith(prefix)
-        }
-        if wanted & set(found):
-            return found
-    return {}
+def _prefix(published: Published, state_dict: Mapping[str, Tensor]) -> str | None:
+    place = re.compile(rf"(.*?\.)?{published.place}\.")
+    matches = ((key, place.match(key)) for key in state_dict)
+    wanted = _wanted(published)
+    prefixes = sorted({m[0] for key, m in matches if m and key[m.end() :] in wanted})
+    if len(prefixes) > 1:
+        raise InputError(
+            f"the projector's weights are there {len(prefixes)} times, below "
+            f"{' and '.join(prefixes)}; leave those of one place"
+        )
+    return prefixes[0] if prefixes else None
+
+
+def _projector(published: Published, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The projector's own tensors: at its place in a model, or a state dict of it alone."""
+    prefix = _prefix(published, state_dict)
+    if prefix is not None:
+        return {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
+    bare: dict[str, str] = {}
+    for key in state_dict:
+        first = bare.setdefault(name := _WRAPPED.sub("", key, count=1), key)
+        if first != key and name in _wanted(published):
+            raise InputError(f"the projector's weights are there twice: {first}, {key}; leave one")
+    if not _wanted(published) & set(bare):
+        return {}
+    return {name: state_dict[key] for name, key in bare.items()}
+
+
+def _wanted(published: Published) -> set[str]:
+    return {source.name for source in published.weights.values()}
 
 
 def _misshapen(

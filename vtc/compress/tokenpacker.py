@@ -13,7 +13,7 @@ from vtc.compress.choices import Grid, square_choices
 from vtc.compress.elastic import Elastic
 from vtc.compress.interface import FeatureRequest, VisionFeatures, resolve_level
 from vtc.compress.layers import adaptive_pool, linear_flops, two_layers, windows
-from vtc.compress.published import Published, Source, attention, both
+from vtc.compress.published import LEVELS_OF_24, Published, Source, attention, both
 from vtc.compress.window_attention import WIDE, attend_unprojected
 from vtc.errors import InputError
 
@@ -54,6 +54,7 @@ class TokenPacker(Elastic):
             "text_width": tensors["mlp.2.weight"].shape[0],
             "visual_tokens": (grid[0] // 2) ** 2,
         },
+        levels=LEVELS_OF_24,
     )
 
     def __init__(

@@ -14,7 +14,7 @@ from torch import Tensor
 from vtc.errors import InputError
 
 _SHOWN = 5
-_PROJECTORS = ("mm_projector", "query_abstractor")
+_PROJECTORS = ("mm_projector", "query_abstractor", "non_lora_trainables")
 """Files of a projector alone, as first stages leave them, without their endings."""
 
 

@@ -1,7 +1,7 @@
 """Models of others as runs: transformers' Llava, and checkpoints of the original LLaVA-1.5 code."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,7 +31,8 @@ from vtc.model.importing_projector import (
     scope_of,
 )
 from vtc.model.modeling import VtcForConditionalGeneration
-from vtc.model.original_llava import PROJECTOR, is_original, load_original
+from vtc.model.original_llava import is_original, load_original
+from vtc.model.original_names import PROJECTOR
 from vtc.model.original_projector import Projector, Wish
 from vtc.model.processor import VtcProcessor
 from vtc.model.run import save_run
@@ -52,14 +53,16 @@ def import_run(
     allow_bin: bool = False,
     footer: Mapping[str, Any] | None = None,
     force: bool = False,
+    say: Callable[[str], object] = lambda words: None,
 ) -> dict[str, Any]:
     """Write a LLaVA of others (folder or hub id) as a run; its manifest.
 
     It is one of the mlp compressor, or of that whose published weights an original checkpoint
     holds. Weights keep their types. `encoder` takes the place of the one that an original
     checkpoint names; `llm` is that of a folder with a projector alone; `llm_name` is what the LLM
-    is called in scores (its size and family come from the catalog, if it is there). Raises
-    InputError, naming the reason, for what is no LLaVA-1.5 and none of its known heirs.
+    is called in scores (its size and family come from the catalog, if it is there); `say` is told
+    of weights that are left out. Raises InputError, naming the reason, for what is no LLaVA-1.5 and
+    none of its known heirs.
     """
     refuse_existing(out, force)
     folder, wish = _folder(source, allow_bin), wish or Wish()
@@ -79,12 +82,13 @@ def import_run(
             allow_bin=allow_bin,
             footer=footer,
             force=force,
+            say=say,
         )
     if llm is not None:
         raise InputError(f"--llm: {folder} holds its LLM; leave the option out")
     projector: Projector | None = None
     if is_original(settings):
-        found = load_original(folder, settings, encoder, allow_bin, wish)
+        found = load_original(folder, settings, encoder, allow_bin, wish, say)
         llava, projector = found.llava, found.projector
         images = images_of(found.encoder, settings)
         eye = found.encoder.source if found.unchanged else None
@@ -141,8 +145,10 @@ def _settings(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder} has no config.json: no model to import") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{file} is not valid JSON: {error}") from None
-    kind = settings.get("model_type")
-    if not is_original(settings) and (kind != "llava" or "text_config" not in settings):
+    if not isinstance(settings, dict):
+        raise InputError(f"{file} holds no object of settings")
+    kind, text = settings.get("model_type"), settings.get("text_config")
+    if not is_original(settings) and (kind != "llava" or not isinstance(text, dict)):
         raise InputError(
             f"{folder}: a {kind} model; vtc imports transformers' llava, and checkpoints of the "
             "original LLaVA-1.5"

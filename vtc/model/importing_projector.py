@@ -1,10 +1,10 @@
 """A projector alone as a run: what a first stage of the original LLaVA code, or its heirs, leaves.
 
-Such a folder has a config.json and mm_projector.bin (of MQT query_abstractor.bin); encoder and LLM
-are elsewhere, as in a stage-1 run.
+Such a folder has a config.json and mm_projector.bin (of MQT query_abstractor.bin, behind a training
+with LoRA non_lora_trainables.bin); encoder and LLM are elsewhere, as in a stage-1 run.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vtc.compress.interface import Compressor
+from vtc.compress.reference import projector_prefix
 from vtc.compress.registry import COMPRESSORS
 from vtc.data.chat_templates import give_template
 from vtc.data.image_modes import with_mode
@@ -25,6 +26,7 @@ from vtc.model.original_llava import (
     check_variant,
     is_original,
     original_encoder,
+    without_newline,
 )
 from vtc.model.original_projector import Projector, Wish, load_projector, name_of, refuse_file
 from vtc.model.run import save_run
@@ -43,6 +45,7 @@ def import_projector(
     allow_bin: bool,
     footer: Mapping[str, Any] | None,
     force: bool,
+    say: Callable[[str], object],
 ) -> dict[str, Any]:
     """Write a projector's file as a run that stands on its encoder and LLM; its manifest.
 
@@ -53,6 +56,9 @@ def import_projector(
         raise InputError(f"{file.parent}: config.json names no mm_vision_tower; no LLaVA's")
     check_variant(file.parent, settings)
     tensors = read_projector(file, allow_bin)
+    without_newline(file, tensors, say)
+    if file.stem == "non_lora_trainables":
+        say(f"warning: {file} is of an LLM with LoRA weights; the run's LLM is without them")
     vision = original_encoder(file.parent, settings, encoder)
     projector = _projector(file, tensors, settings, vision, wish)
     one = _assembled(file, projector, settings, vision, llm, chat_template)
@@ -96,12 +102,13 @@ def scope_of(compressor: Compressor, wish: Wish) -> QueryScope | None:
 
 
 def _projector(
-    file: Path, tensors: Mapping[str, Any], settings: dict[str, Any], vision: Encoder, wish: Wish
+    file: Path, tensors: Mapping[str, Tensor], settings: dict[str, Any], vision: Encoder, wish: Wish
 ) -> Projector:
     config = vision.tower.config
     try:
         name = name_of(tensors, settings, wish)
         check_projector_type(file.parent, settings, name)
+        _refuse_more(name, tensors)
         return load_projector(
             name,
             tensors,
@@ -112,6 +119,17 @@ def _projector(
         )
     except InputError as error:
         raise refuse_file(file, error) from None
+
+
+def _refuse_more(name: str, tensors: Mapping[str, Tensor]) -> None:
+    """Raise InputError for weights beside a projector's, which would be lost."""
+    prefix = projector_prefix(name, tensors)
+    more = [key for key in tensors if prefix is not None and not key.startswith(prefix)]
+    if more:
+        raise InputError(
+            f"it holds more than a projector, such as {more[0]} ({len(more)} tensors), trained "
+            "along with it; import the whole model"
+        )
 
 
 def _assembled(

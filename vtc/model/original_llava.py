@@ -7,7 +7,7 @@ weights only if it was trained along.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from vtc.compress.reference import projector_keys
+from vtc.compress.reference import projector_prefix
 from vtc.errors import InputError
 from vtc.model.backbones import Encoder, load_encoder
 from vtc.model.checkpoint import check_fit, read_tensors
+from vtc.model.original_config import check_fields, level_of
+from vtc.model.original_names import PROJECTOR, TOWER, Names
 from vtc.model.original_projector import Projector, Wish, load_projector, name_of, refuse_file
 from vtc.model.tower import class_tokens, grid_of
 
@@ -31,16 +33,8 @@ _LLMS = {
     "llava_mistral": "mistral",
 }
 _LEGACY = {"rope_theta", "rope_scaling"}
-_TOWER = "model.vision_tower."
-_RENAMED = (
-    (r"^model\.mm_projector\.0\.", "model.multi_modal_projector.linear_1."),
-    (r"^model\.mm_projector\.2\.", "model.multi_modal_projector.linear_2."),
-    (r"^model\.vision_tower\.vision_tower\.(vision_model\.)?", _TOWER),
-    (r"^model\.(?!multi_modal_projector\.|vision_tower\.)", "model.language_model."),
-)
 # Tables that old versions of transformers wrote, and every version computes.
 _COMPUTED = re.compile(r"rotary_emb\.inv_freq$|embeddings\.position_ids$")
-PROJECTOR = "model.multi_modal_projector."
 
 
 @dataclass(frozen=True)
@@ -67,12 +61,13 @@ def load_original(
     encoder: str | None,
     allow_bin: bool,
     wish: Wish | None = None,
+    say: Callable[[str], object] = lambda words: None,
 ) -> Original:
     """The model of a checkpoint's folder.
 
     The encoder is the one given, else the one that config.json names; where the checkpoint holds
-    weights of its own for it, those count. Raises InputError for a variant that is not known, or
-    tensors that are missing, mis-shaped or unknown.
+    weights of its own for it, those count. `say` is told what is left out. Raises InputError for a
+    variant that is not known, or tensors that are missing, mis-shaped or unknown.
     """
     check_variant(folder, settings)
     read = {
@@ -82,31 +77,55 @@ def load_original(
     }
     vision = original_encoder(folder, settings, encoder)
     projector = _projector(folder, read, settings, vision, wish or Wish())
-    aside = projector_keys(projector.name, read) if projector else set()
-    with torch.device("meta"):
-        model = LlavaForConditionalGeneration(_config(settings, vision))
+    names = Names(projector_prefix(projector.name if projector else "mlp", read))
+    model = _empty(folder, settings, vision)
     wanted = {
         name: tensor
         for name, tensor in model.state_dict().items()
         if projector is None or not name.startswith(PROJECTOR)
     }
-    own = {_TOWER + name: tensor for name, tensor in vision.tower.state_dict().items()}
-    renamed = {_renamed(name): tensor for name, tensor in read.items() if name not in aside}
-    tensors = {_at_home(name, wanted): tensor for name, tensor in renamed.items()}
+    own = {TOWER + name: tensor for name, tensor in vision.tower.state_dict().items()}
+    without_newline(folder, read, say)
+    theirs = {
+        _at_home(own_name, wanted): name
+        for own_name, name in _own_names(folder, names, read).items()
+        if projector is None or not names.is_projector(name)
+    }
+    tensors = {name: read[file_name] for name, file_name in theirs.items()}
     unchanged = all(
         torch.equal(tensors[name].float(), tensor.float())
         for name, tensor in own.items()
         if name in tensors and tensors[name].shape == tensor.shape
     )
     tensors = {**own, **tensors}
-    if model.config.tie_word_embeddings:
-        tensors.setdefault(
-            "lm_head.weight", tensors.get("model.language_model.embed_tokens.weight")
-        )
-    check_fit(tensors, wanted, folder)
+    embedding = "model.language_model.embed_tokens.weight"
+    if model.config.tie_word_embeddings and embedding in tensors:
+        tensors.setdefault("lm_head.weight", tensors[embedding])
+    check_fit(
+        {theirs.get(name) or names.theirs(name): tensor for name, tensor in tensors.items()},
+        {theirs.get(name) or names.theirs(name): tensor for name, tensor in wanted.items()},
+        folder,
+    )
     model.load_state_dict(tensors, assign=True, strict=projector is None)
     model.tie_weights()
     return Original(model, vision, unchanged, projector)
+
+
+def without_newline(source: Path, tensors: dict[str, Tensor], say: Callable[[str], Any]) -> None:
+    """Take out what closes a row of LLaVA-1.6's crops, of which a checkpoint of 1.5 has no use."""
+    for name in [name for name in tensors if name.rpartition(".")[2] == "image_newline"]:
+        del tensors[name]
+        say(
+            f"warning: {source}: {name} is left out; it is of images in several crops (anyres), "
+            "which config.json does not ask for"
+        )
+
+
+def _own_names(folder: Path, names: Names, read: Mapping[str, Tensor]) -> dict[str, str]:
+    try:
+        return names.all_own(read)
+    except InputError as error:
+        raise refuse_file(folder, error) from None
 
 
 def _projector(
@@ -143,8 +162,13 @@ def check_variant(folder: Path, settings: dict[str, Any]) -> None:
     """Raise InputError, naming the reason, for a checkpoint of another kind than LLaVA-1.5's."""
     if (folder / "adapter_config.json").is_file():
         raise InputError(
-            f"{folder} holds LoRA weights; merge them with LLaVA's scripts/merge_lora_weights.py"
+            f"{folder} holds LoRA weights; merge them into their LLM with LLaVA's "
+            "scripts/merge_lora_weights.py, and import the folder that it writes"
         )
+    try:
+        check_fields(settings)
+    except InputError as error:
+        raise refuse_file(folder, error) from None
     expected = {
         "mm_vision_select_feature": ("patch",),
         "image_aspect_ratio": ("pad", "square", None),
@@ -186,30 +210,36 @@ def original_encoder(folder: Path, settings: dict[str, Any], given: str | None) 
         raise InputError(f"{folder} stands on an encoder: {error}{way}") from None
 
 
-def _config(settings: dict[str, Any], vision: Encoder) -> LlavaConfig:
+def _empty(folder: Path, settings: dict[str, Any], vision: Encoder) -> Any:
+    """The Llava that config.json describes, without weights."""
     kind = _LLMS[settings["model_type"]]
     known = {*AutoConfig.for_model(kind).to_dict(), *_LEGACY} - {"model_type", "architectures"}
-    text = AutoConfig.for_model(kind, **{k: v for k, v in settings.items() if k in known})
+    try:
+        level = level_of(settings, vision.tower.config.num_hidden_layers)
+    except InputError as error:
+        raise refuse_file(folder, error) from None
     grid = grid_of(vision.tower.config)
-    return LlavaConfig(
-        vision_config=vision.tower.config,
-        text_config=text,
-        image_seq_length=grid[0] * grid[1],
-        vision_feature_layer=int(settings.get("mm_vision_select_layer", -2)),
-        vision_feature_select_strategy="default" if class_tokens(vision.tower, grid) else "full",
-        tie_word_embeddings=text.tie_word_embeddings,
-    )
-
-
-def _renamed(name: str) -> str:
-    for pattern, new in _RENAMED:
-        renamed, count = re.subn(pattern, new, name)
-        if count:
-            return renamed
-    return name
+    try:
+        text = AutoConfig.for_model(kind, **{k: v for k, v in settings.items() if k in known})
+        config = LlavaConfig(
+            vision_config=vision.tower.config,
+            text_config=text,
+            image_seq_length=grid[0] * grid[1],
+            vision_feature_layer=level,
+            vision_feature_select_strategy="default"
+            if class_tokens(vision.tower, grid)
+            else "full",
+            tie_word_embeddings=text.tie_word_embeddings,
+        )
+        with torch.device("meta"):
+            return LlavaForConditionalGeneration(config)
+    except Exception as error:
+        # Whatever a field of the wrong type makes of transformers' classes.
+        said = " ".join(str(error).split())
+        raise InputError(f"{folder}: config.json describes no {kind} model ({said})") from None
 
 
 def _at_home(name: str, wanted: dict[str, Tensor]) -> str:
     """The encoder's name of a tensor: versions of transformers differ in one level of it."""
-    deeper = name.replace(_TOWER, f"{_TOWER}vision_model.", 1)
+    deeper = name.replace(TOWER, f"{TOWER}vision_model.", 1)
     return deeper if name not in wanted and deeper in wanted else name

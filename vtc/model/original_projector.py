@@ -4,6 +4,7 @@ LLaVA-1.5's MLP, or TokenPacker's, QueCC's, MQT's or M3's projector: told by the
 weights, and M3 (which has the MLP's) by its config.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +14,10 @@ from torch import Tensor
 
 from vtc.compress.choices import Grid, check_name
 from vtc.compress.interface import Compressor
-from vtc.compress.reference import load_reference, recognise
+from vtc.compress.reference import load_reference, recognise, released_levels
 from vtc.compress.registry import COMPRESSORS, check_settings
 from vtc.errors import InputError
-
-LEVELS_OF_24 = (12, 16, 22, 23)
-"""The hidden states that TokenPacker and QueCC join, whatever the encoder's depth."""
+from vtc.model.original_config import level_of, scale_of, scales_of
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def name_of(tensors: Mapping[str, Tensor], config: Mapping[str, Any], wish: Wish
     Raises InputError for one that has not the weights of the compressor asked for.
     """
     own = recognise(tensors) or "mlp"
-    if own == "mlp" and config.get("matryoshka_vis_token_scale"):
+    if own == "mlp" and scales_of(config):
         own = "m3"
     if wish.compressor is None:
         return own
@@ -84,7 +83,8 @@ def load_projector(
     check_settings(name, wish.settings)
     published = COMPRESSORS[name].published
     assert published is not None
-    settings = {**published.settings, **_levels(name, config, depth), **wish.settings}
+    own_levels = {} if "key_levels" in wish.settings else released_levels(name, depth)
+    settings = {**published.settings, **own_levels, **_level(name, config, depth), **wish.settings}
     compressor = load_reference(
         name,
         tensors,
@@ -104,36 +104,23 @@ def refuse_file(file: Path, error: InputError) -> InputError:
     return InputError(f"{file}: {error}")
 
 
-def _levels(name: str, config: Mapping[str, Any], depth: int) -> dict[str, Any]:
-    """Settings of the hidden states that are read, where they are not a run's default."""
-    joins = name in ("tokenpacker", "quecc")
-    found: dict[str, Any] = {}
-    level = int(config.get("mm_vision_select_layer", -2))
-    if level != -2:
-        found["query_level" if joins else "level"] = level
-    if joins and depth != 24:
-        found["key_levels"] = list(LEVELS_OF_24)
-    return found
+def _level(name: str, config: Mapping[str, Any], depth: int) -> dict[str, Any]:
+    """The setting of the hidden state that is read, where it is not a run's default."""
+    level, joins = level_of(config, depth), name in ("tokenpacker", "quecc")
+    return {} if level == -2 else {"query_level" if joins else "level": level}
 
 
 def _tokens(name: str, config: Mapping[str, Any], grid: Grid) -> int | None:
     """V as the config has it; None where the weights say, or the publication."""
-    scale = config.get("scale_factor")
-    if name == "tokenpacker" and scale is not None:
-        if type(scale) is not int or not 1 <= scale <= grid[0] or grid[0] % scale:
-            raise InputError(
-                f"config.json: scale_factor {scale!r} does not divide the side of the encoder's "
-                f"grid, {grid[0]}"
-            )
-        return (grid[0] // scale) ** 2
-    return None
+    scale = scale_of(config, grid) if name == "tokenpacker" else None
+    return None if scale is None else (grid[0] // scale) ** 2
 
 
 def _trained(name: str, config: Mapping[str, Any]) -> list[int]:
     """The V of an elastic training, as the config tells; empty where it does not."""
     if name == "m3":
-        return sorted(map(int, config.get("matryoshka_vis_token_scale") or ()))
+        return scales_of(config)
     said = str(config.get("num_visual_tokens", "")) if name == "mqt" else ""
     if said == "second_stage":
         return list(range(2, 258, 2))
-    return [int(said)] if said.isdigit() else []
+    return [int(said)] if re.fullmatch("[1-9][0-9]*", said) else []
