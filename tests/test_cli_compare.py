@@ -7,6 +7,9 @@ import pytest
 from test_compare import CLIP, QWEN, study
 
 from vtc import cli
+from vtc.catalog import encoders
+from vtc.compress.schedule import patches_left
+from vtc.cost.encoder import encoder_flops
 from vtc.errors import InputError
 from vtc.figures import compare as figure
 from vtc.tables import specs
@@ -125,6 +128,28 @@ def test_layers_that_fuse_text_count_as_the_questions(tmp_path, capsys):
     assert found["0"] == 0
     assert 2 * found["10"] < found["20"] < 2.1 * found["10"]
     assert 4 * 10 * 24 * 1024**2 < found["10"] < 4 * 10 * (24 * 1024**2 + 5 * 600 * 1024)
+
+
+def test_patches_that_merge_make_the_encoder_cheaper(tmp_path, capsys):
+    encoder = encoders.shape(CLIP)
+    rows = [
+        {**one, "compressor": name, "compressor_settings": more, "run_id": one["run_id"] + new}
+        for one in study()
+        if one["compressor"] == "quecc"
+        for name, more, new in (
+            ("avgpool", "", "a"), ("tome", "", "t"), ("tome", "reference_behaviour=true", "r")
+        )
+    ]  # fmt: skip
+    path = written(tmp_path / "scores.csv", rows)
+    with pytest.raises(SystemExit):
+        cli.run(["compare", str(path), "--q", "0", "--format", "csv"])
+    read = csv.DictReader(capsys.readouterr().out.splitlines())
+    found = {(one["compressor"], int(one["visual_tokens"])): one for one in read}
+    for (name, v), one in found.items():
+        left = patches_left(576, v, 23) if name.startswith("tome") else ()
+        assert float(one["flops_encoder"]) == encoder_flops(encoder, 23, left)
+        assert one["flops_compressor"] == found["avgpool", v]["flops_compressor"]
+    assert {name for name, _ in found} == {"avgpool", "tome", "tome (reference_behaviour=true)"}
 
 
 @pytest.mark.parametrize(

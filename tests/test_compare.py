@@ -15,10 +15,10 @@ from vtc.compare.cells import cells_of
 from vtc.compare.curves import At, Curve, verdicts
 from vtc.compare.estimates import Estimate, combined, difference, estimate, interval, seed_noise
 from vtc.compare.gap import share_closed
-from vtc.compare.pricing import Price, Stated, price, read_times
+from vtc.compare.pricing import Price, price, read_times
 from vtc.compare.recipes import differences
 from vtc.compare.run import Request, compare
-from vtc.cost.compressor import stated
+from vtc.cost.compressor import InferenceCost, stated
 from vtc.cost.inference import Compressing, Service, work
 from vtc.errors import InputError
 from vtc.law.run import Material, fit_laws
@@ -185,7 +185,7 @@ def test_no_share_of_a_gap_that_is_not_told():
 def test_a_price_is_that_of_an_inference(name):
     encoder, llm = encoders.shape(CLIP), llms.shape(QWEN)
     said = stated(name, encoder, llm.hidden_size, 16)
-    found = price(llm, encoder, Stated(said.flops, said.level, said.needs_query), 16, 50)
+    found = price(llm, encoder, said, 16, 50)
     parts = work(
         llm, encoder, Compressing(said.n_params, said.flops, said.level, 1, said.needs_query), 16,
         Service(text_tokens=50),
@@ -196,8 +196,8 @@ def test_a_price_is_that_of_an_inference(name):
 
 def test_text_that_is_fused_is_part_of_the_price():
     encoder, llm = encoders.shape(CLIP), llms.shape(QWEN)
-    alone = price(llm, encoder, Stated(1e9, 23), 16, 50)
-    fused = price(llm, encoder, Stated(1e9, 23, text_flops=(7, 3)), 16, 50)
+    alone = price(llm, encoder, InferenceCost(0, 10**9, 23), 16, 50)
+    fused = price(llm, encoder, InferenceCost(0, 10**9, 23, text_flops=(7, 3)), 16, 50)
     assert fused == alone._replace(query=7 * 50 + 3 * 50**2)
 
 

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, Gemma3TextConfig, Qwen2Config
 
 from vtc.catalog import encoders, gpus, llms
 from vtc.catalog.shapes import EncoderShape, llm_from_config
+from vtc.commands.stating import stated_of
 from vtc.compress.choices import KNOWN
 from vtc.compress.statement import statement
 from vtc.cost.compressor import _FORMULAS, stated
@@ -104,7 +105,33 @@ def test_compressors_cost_what_they_say_themselves(name, encoder):
             visual_tokens=tokens,
         )
         own = (said.n_params, said.flops, max(said.levels), len(said.levels), said.needs_query)
-        assert stated(name, encoder, 96, tokens) == own
+        assert stated(name, encoder, 96, tokens)[:5] == own
+        if KNOWN[name].schedule is None:
+            whole = stated_of(name, encoder, 96, tokens)
+            assert whole == (*own, said.patches_left, said.text_flops)
+            assert bool(whole.patches_left) == (name == "tome")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("tome", {"reference_behaviour": True}), ("tome", {"level": 3}),
+     ("tokenpacker", {"key_levels": [2, 5]}),
+     ("llava-mini", None), ("mqt", {"trained": [1, 4]}), ("prumerge", None)],
+)  # fmt: skip
+def test_settings_and_what_has_no_formula_are_asked_of_the_class(name, settings):
+    said = statement(
+        name,
+        vision_width=ODD.hidden_size,
+        text_width=96,
+        depth=ODD.n_layers,
+        grid=ODD.grid,
+        visual_tokens=4,
+        settings=settings,
+    )
+    found = stated_of(name, ODD, 96, 4, settings)
+    own = (said.n_params, said.flops, max(said.levels), len(said.levels), said.needs_query)
+    assert found == (*own, said.patches_left, said.text_flops)
+    assert any(found.text_flops) == (name == "llava-mini")
 
 
 def tokenpacker(llm, v):
@@ -128,7 +155,7 @@ def test_the_work_of_an_inference_is_the_sum_of_its_parts():
 
 def test_the_question_is_read_by_the_llm_only_where_it_must_be():
     llm = llms.shape("Vicuna-7B-v1.5")
-    cost = Compressing(*stated("quecc", CLIP, llm.hidden_size, 1))
+    cost = Compressing(*stated("quecc", CLIP, llm.hidden_size, 1)[:5])
     asked = work(llm, CLIP, cost, 1, Service(20))["compressor"]
     known = work(llm, CLIP, cost, 1, Service(20, question_known=True))["compressor"]
     # 264 GFLOP with the head at all 20 positions, which nobody needs.

@@ -181,36 +181,13 @@ def _shapes(flag, sources, names, shape):
 
 
 def _stated(cell, encoder, text_width):
-    """What a compressor costs an image and its text; None for one that is not of the registry.
-
-    Asked of arithmetic where it is written down, else of the class itself.
-    """
-    from vtc.compare.pricing import Stated
+    """What a compressor costs an image and its text; None for one that is not of the registry."""
+    from vtc.commands.stating import stated_of
     from vtc.compress.choices import KNOWN
-    from vtc.cost.compressor import stated
     from vtc.tables.compressors import settings_of
 
-    settings = settings_of(cell.settings)
-    settings.pop("trained", None)  # Of elastic ones: which V are trained moves no cost.
-    tokens = cell.visual_tokens // cell.repeats
     known = KNOWN.get(cell.compressor)
     if known is None or known.schedule is not None:  # Inside the LLM: its layers have no one V.
         return None
-    if not settings:
-        found = stated(cell.compressor, encoder, text_width, tokens)
-        if found is not None:
-            return Stated(found.flops, found.level, found.needs_query)
-    from vtc.compress.statement import statement
-
-    said = statement(
-        cell.compressor,
-        vision_width=encoder.hidden_size,
-        text_width=text_width,
-        depth=encoder.n_layers,
-        grid=encoder.grid,
-        visual_tokens=tokens,
-        settings=settings,
-    )
-    return Stated(
-        said.flops, max(said.levels), said.needs_query, said.patches_left, said.text_flops
-    )
+    tokens = cell.visual_tokens // cell.repeats
+    return stated_of(cell.compressor, encoder, text_width, tokens, settings_of(cell.settings))

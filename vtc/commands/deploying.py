@@ -198,9 +198,8 @@ def _compressor_of(name: str, shape: Any) -> Any:
     import numpy as np
 
     from vtc.commands.dropping import dropping_of
-    from vtc.compress.choices import KNOWN, refuse_fusing
-    from vtc.compress.schedule import patches_left
-    from vtc.cost.compressor import stated
+    from vtc.commands.stating import stated_of
+    from vtc.compress.choices import refuse_fusing
     from vtc.cost.encoder import encoder_flops
     from vtc.cost.inference import Compressing
 
@@ -211,13 +210,13 @@ def _compressor_of(name: str, shape: Any) -> Any:
     # LLMs of one width share it.
     @cache
     def of(width: int, tokens: tuple[int, ...]) -> Compressing:
-        found = [stated(name, shape, width, v) or _asked(name, shape, width, v) for v in tokens]
+        found = [stated_of(name, shape, width, v) for v in tokens]
         n_params, flops = (np.array([one[at] for one in found], dtype=float) for at in (0, 1))
-        level, merged = found[0].level, None
-        if KNOWN[name].merges:
-            left = [patches_left(shape.n_patches, v, level) for v in tokens]
-            merged = np.array([float(encoder_flops(shape, level, one)) for one in left])
-        cost = Compressing(n_params, flops, level, found[0].levels, found[0].needs_query)
+        first, merged = found[0], None
+        if first.patches_left:
+            each = [encoder_flops(shape, one.level, one.patches_left) for one in found]
+            merged = np.array(each, dtype=float)
+        cost = Compressing(n_params, flops, first.level, first.levels, first.needs_query)
         return cost._replace(encoder=merged)
 
     def at(llm: Any, tokens: Sequence[int]) -> Compressing:
@@ -225,24 +224,6 @@ def _compressor_of(name: str, shape: Any) -> Any:
         return cost._replace(dropping=dropping_of(name, llm, shape.n_patches, tokens))
 
     return at
-
-
-def _asked(name: str, shape: Any, width: int, tokens: int) -> Any:
-    """The costs that a compressor's class states; its module takes seconds to load."""
-    from vtc.compress.statement import statement
-    from vtc.cost.compressor import InferenceCost
-
-    said = statement(
-        name,
-        vision_width=shape.hidden_size,
-        text_width=width,
-        depth=shape.n_layers,
-        grid=shape.grid,
-        visual_tokens=tokens,
-    )
-    return InferenceCost(
-        said.n_params, said.flops, max(said.levels), len(said.levels), said.needs_query
-    )
 
 
 def llms_of(flags: Mapping[str, Any]) -> list[Any]:

@@ -69,6 +69,7 @@ def measured(setting: Setting) -> tuple[list[dict[str, Any]], Any]:
                 max(compressor.request.levels),
                 len(compressor.request.levels),
                 compressor.needs_query,
+                encoder=_merging_flops(subject.encoder, compressor),
             )
             points += measure.points(
                 subject.llm,
@@ -101,6 +102,16 @@ def _row(service: Any, fed: int, found: Any) -> dict[str, Any]:
         "peak_bytes": found.peak_bytes or None,
         "spread": found.spread,
     }
+
+
+def _merging_flops(encoder: Any, compressor: Any) -> float | None:
+    """FLOPs of the encoder where patches merge inside it; None for any other compressor."""
+    from vtc.cost.encoder import encoder_flops
+
+    if not compressor.patches_left:
+        return None
+    level = max(compressor.request.levels)
+    return float(encoder_flops(encoder, level, compressor.patches_left))
 
 
 def _subject(setting: Setting, device: str, dtype: str) -> Subject:

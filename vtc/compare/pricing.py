@@ -5,26 +5,13 @@ from typing import Any, NamedTuple
 
 from vtc.catalog.shapes import EncoderShape, LlmShape
 from vtc.compare.cells import Cell
+from vtc.cost.compressor import InferenceCost
 from vtc.cost.encoder import encoder_flops
 from vtc.cost.llm import prefill_flops
 from vtc.cost.query import query_flops
 from vtc.errors import InputError
 from vtc.tables import specs
 from vtc.tables.read import read_rows, title
-
-
-class Stated(NamedTuple):
-    """Of a compressor and one image: FLOPs, the highest hidden state read, and what else it takes.
-
-    `patches_left`: patches behind each layer of the encoder, where they merge there. One that fuses
-    Q tokens of text with the image takes a Q + b Q^2 FLOPs more, `text_flops`.
-    """
-
-    flops: float
-    level: int
-    needs_query: bool = False
-    patches_left: tuple[int, ...] = ()
-    text_flops: tuple[int, int] = (0, 0)
 
 
 class Price(NamedTuple):
@@ -46,7 +33,11 @@ PriceOf = Callable[[Cell], Price | None]
 
 
 def price(
-    llm: LlmShape, encoder: EncoderShape, stated: Stated, visual_tokens: int, text_tokens: float
+    llm: LlmShape,
+    encoder: EncoderShape,
+    stated: InferenceCost,
+    visual_tokens: int,
+    text_tokens: float,
 ) -> Price:
     """One image and `text_tokens` behind its tokens, up to the first answer token.
 

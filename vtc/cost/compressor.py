@@ -18,7 +18,9 @@ class InferenceCost(NamedTuple):
     """Of one image: parameters, FLOPs (two a multiply-add), and the highest hidden state read.
 
     `levels` are how many hidden states it reads. One that `needs_query` runs the LLM over the
-    question besides.
+    question besides. `patches_left`: patches behind each layer of the encoder, where they merge
+    there. One that fuses Q tokens of text with the image takes a Q + b Q^2 FLOPs more: `text_flops`
+    are a and b.
     """
 
     n_params: int
@@ -26,6 +28,8 @@ class InferenceCost(NamedTuple):
     level: int
     levels: int = 1
     needs_query: bool = False
+    patches_left: tuple[int, ...] = ()
+    text_flops: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
