@@ -11,6 +11,7 @@ from train_runs import STAGE_1, about, same_run, silent, stage_1, stage_2
 from train_samples import read
 
 from vtc.compress.choices import KNOWN, training_free
+from vtc.compress.serving import trained_of
 from vtc.data.images import open_image
 from vtc.errors import InputError
 from vtc.evaluate import runner
@@ -71,16 +72,44 @@ def test_it_is_the_runs_own_model_with_other_tokens(tiny_world, runs, name):
     assert not torch.allclose(logits(own.model, own.processor, image)[:, -1], expected[:, -1])
 
 
-def test_every_patch_kept_is_llava(tiny_world, runs):
-    """DivPrune of all patches, and ToMe without a merge, are the run as it was."""
+@pytest.mark.parametrize("name", training_free())
+def test_every_patch_kept_is_llava_or_not_trained(tiny_world, runs, name):
+    """Where a token a patch gives the run as it was, and there alone, it counts as trained so."""
     image = open_image(tiny_world.images, tiny_world.image_names[1])
     own = load_run(runs["whole"])
     expected = logits(own.model, own.processor, image)
-    for name in ("divprune", "tome"):
-        with refitted([runs["whole"]], Refit(name, (36,))) as (folder,):
-            loaded = load_run(folder)
-            found = logits(loaded.model, loaded.processor, image)
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    with refitted([runs["whole"]], Refit(name, (36,))) as (folder,):
+        loaded = load_run(folder)
+        found = logits(loaded.model, loaded.processor, image)
+        same = torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
+        assert same == (36 in trained_of(loaded.manifest)) == KNOWN[name].mlp_at_every_patch
+        with refitted([folder], Refit("divprune", (36,))) as (again,):
+            assert trained_of(read_manifest(again)) == (36,)
+    elsewhere = (Refit(name, (36,), {"level": 1}), Refit(name, (20,)))
+    for refit in elsewhere:
+        with refitted([runs["whole"]], refit) as (folder,):
+            assert trained_of(read_manifest(folder)) == ()
+    with refitted([runs["whole"]], Refit(name, (36,), {"level": 3})) as (folder,):
+        levels = load_run(folder).model.compressor.request.levels
+        assert (trained_of(read_manifest(folder)) == (36,)) == (same and 3 in levels)
+
+
+def test_a_run_of_a_training_free_compressor_was_trained_on_its_own_tokens(tiny_world, tmp_path):
+    one = assemble(tiny_world.encoder, tiny_world.llama, "prumerge", 9)
+    save_run(
+        tmp_path / "run", one.model, one.processor, encoder=one.encoder, llm=one.llm,
+        stage="projector", weights="compressor", seed=3,
+    )  # fmt: skip
+    for refit, trained in (
+        (Refit("prumerge", (9,)), (9,)),
+        (Refit("prumerge", (9,), {"level": -2}), (9,)),
+        (Refit("prumerge", (9,), {"normalise": True}), ()),
+        (Refit("prumerge", (4,)), ()),
+        (Refit("prumerge+", (9,)), ()),
+        (Refit("divprune", (36,)), ()),
+    ):
+        with refitted([tmp_path / "run"], refit) as (folder,):
+            assert trained_of(read_manifest(folder)) == trained, refit
 
 
 def test_settings_stay_with_the_run(runs):

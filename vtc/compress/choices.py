@@ -66,7 +66,8 @@ class Known:
     `where` is module:class; the others are what the class says: its `supported`, and its flags.
     `publishes_turns`: an elastic one, whose publication trains it at a set of V.
     `schedule` makes the schedule of one that drops tokens inside the LLM (`compress.pruning`), and
-    `ranked_by_next` says which layer chooses what stays.
+    `ranked_by_next` says which layer chooses what stays. `mlp_at_every_patch`: at one token a patch
+    its tokens are those of `mlp`, in their order.
     """
 
     where: str
@@ -81,6 +82,7 @@ class Known:
     merges: bool = False
     schedule: Callable[..., pruning.Schedule] | None = None
     ranked_by_next: bool = False
+    mlp_at_every_patch: bool = False
 
     @property
     def reads_more(self) -> bool:
@@ -89,7 +91,7 @@ class Known:
 
 
 KNOWN: dict[str, Known] = {
-    "mlp": Known("vtc.compress.mlp:Mlp", every_patch),
+    "mlp": Known("vtc.compress.mlp:Mlp", every_patch, mlp_at_every_patch=True),
     "avgpool": Known("vtc.compress.avgpool:AvgPool", square_choices, pools=True, elastic=True),
     "tokenpacker": Known("vtc.compress.tokenpacker:TokenPacker", square_choices, elastic=True),
     "quecc": Known("vtc.compress.quecc:QueCC", square_choices, needs_query=True),
@@ -111,10 +113,25 @@ KNOWN: dict[str, Known] = {
     "prumerge+": Known(
         "vtc.compress.prumerge:PruMergePlus", up_to_every_patch, needs_cls=True, training_free=True
     ),
-    "divprune": Known("vtc.compress.divprune:DivPrune", up_to_every_patch, training_free=True),
-    "tome": Known("vtc.compress.tome:ToMe", up_to_every_patch, training_free=True, merges=True),
+    "divprune": Known(
+        "vtc.compress.divprune:DivPrune",
+        up_to_every_patch,
+        training_free=True,
+        mlp_at_every_patch=True,
+    ),
+    "tome": Known(
+        "vtc.compress.tome:ToMe",
+        up_to_every_patch,
+        training_free=True,
+        merges=True,
+        mlp_at_every_patch=True,
+    ),
     "fastv": Known(
-        "vtc.compress.fastv:FastV", every_patch, training_free=True, schedule=pruning.fastv
+        "vtc.compress.fastv:FastV",
+        every_patch,
+        training_free=True,
+        schedule=pruning.fastv,
+        mlp_at_every_patch=True,
     ),
     "pyramiddrop": Known(
         "vtc.compress.pyramiddrop:PyramidDrop",
@@ -122,6 +139,7 @@ KNOWN: dict[str, Known] = {
         training_free=True,
         schedule=pruning.pyramiddrop,
         ranked_by_next=True,
+        mlp_at_every_patch=True,
     ),
 }
 """The registry: a line a compressor."""

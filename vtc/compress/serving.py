@@ -11,8 +11,9 @@ _MANY = 12
 
 
 def trained_of(manifest: Mapping[str, Any]) -> tuple[int, ...]:
-    """The V that a run was trained at, by its manifest."""
-    return tuple(manifest.get("trained_visual_tokens") or (manifest["visual_tokens"],))
+    """The V that a run was trained at, by its manifest; none where others' weights are refitted."""
+    trained = manifest.get("trained_visual_tokens")
+    return (manifest["visual_tokens"],) if trained is None else tuple(trained)
 
 
 def repeats_of(manifest: Mapping[str, Any]) -> int:

@@ -40,7 +40,6 @@ def prediction_row(
     """
     llm, benchmark = manifest["llm"], exam.benchmark
     v = visual_tokens or manifest["visual_tokens"]
-    mean = manifest.get("visual_tokens_mean")
     own = repeats_of(manifest)
     times = repeats or own
     return score_item(
@@ -55,9 +54,9 @@ def prediction_row(
             "compressor_settings": manifest["compressor_settings"],
             "visual_tokens": v * times,
             "visual_tokens_repeated": times if times > 1 else None,
-            "visual_tokens_mean": mean,
+            "visual_tokens_mean": manifest.get("visual_tokens_mean"),
             "visual_tokens_kept": manifest.get("visual_tokens_kept"),
-            "visual_tokens_trained": mean is None and v in trained_of(manifest) and times == own,
+            "visual_tokens_trained": v in trained_of(manifest) and times == own,
             "encoder": manifest["encoder"]["name"],
             "seed": manifest.get("seed"),
             "benchmark": benchmark.name,

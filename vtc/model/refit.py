@@ -16,9 +16,10 @@ from vtc.compress.choices import (
     check_visual_tokens,
     training_free,
 )
+from vtc.compress.interface import resolve_level
 from vtc.compress.pruning import Schedule, schedule_of
 from vtc.compress.registry import settings_text
-from vtc.compress.serving import repeats_of
+from vtc.compress.serving import repeats_of, trained_of
 from vtc.errors import InputError
 from vtc.model.config import VtcConfig
 from vtc.model.manifest import MANIFEST, check_shapes, read_manifest, run_folder, write_manifest
@@ -83,11 +84,12 @@ def refit_run(run: str | Path, place: Path, refit: Refit, visual_tokens: int | N
     said = _said(refit.compressor, settings)
     dropping_keys = ("visual_tokens_mean", "visual_tokens_kept")
     dropping: dict[str, Any] = {}
+    drops = False
     if KNOWN[refit.compressor].schedule is not None:
         settings |= {} if visual_tokens is None else {"average": visual_tokens}
         schedule = schedule_on(manifest, config, refit.compressor, settings)
         dropping = dict(zip(dropping_keys, (schedule.mean, schedule.kept), strict=True))
-        visual_tokens = schedule.n_tokens
+        visual_tokens, drops = schedule.n_tokens, bool(schedule.drops)
     assert visual_tokens is not None
     fed = visual_tokens * repeats_of(manifest)
     config |= {
@@ -107,8 +109,9 @@ def refit_run(run: str | Path, place: Path, refit: Refit, visual_tokens: int | N
         "visual_tokens": visual_tokens,
         **dropping,
         "shapes": {k: v for k, v in manifest.get("shapes", {}).items() if k != "levels"},
-        "trained_visual_tokens": manifest.get("trained_visual_tokens")
-        or [manifest["visual_tokens"]],
+        "trained_visual_tokens": [visual_tokens]
+        if not drops and _as_trained(folder, refit.compressor, settings, visual_tokens)
+        else [],
         "parent": manifest["run_id"],
     }
     for part in ("encoder", "llm", "base"):
@@ -202,6 +205,28 @@ def dropped(folder: Path) -> str | None:
         f"the LLM, {manifest['visual_tokens_kept']} reach its last layer; "
         f"{manifest['visual_tokens_mean']:.4g} a layer on average"
     )
+
+
+def _as_trained(
+    folder: Path, compressor: str, settings: Mapping[str, Any], visual_tokens: int
+) -> bool:
+    """Whether a run's projector was trained on the tokens of a compressor that drops none later.
+
+    So it was if it is the run's own as it was trained, or if both make `mlp`'s of every patch.
+    """
+    run = origin(folder)
+    manifest = read_manifest(run)
+    config = json.loads((run / _CONFIG).read_text(encoding="utf-8"))
+    own, given = manifest["compressor"], config.get("compressor_settings") or {}
+    if visual_tokens not in trained_of(manifest):
+        return False
+    if compressor == own and settings_text(own, settings) == settings_text(own, given):
+        return True
+    depth = config["vision_config"]["num_hidden_layers"]
+    levels = {resolve_level(each.get("level", -2), depth) for each in (settings, given)}
+    rows, columns = manifest["shapes"]["grid"]
+    plain = KNOWN[own].mlp_at_every_patch and KNOWN[compressor].mlp_at_every_patch
+    return plain and len(levels) == 1 and visual_tokens == rows * columns
 
 
 def _said(compressor: str, settings: Mapping[str, Any]) -> str:

@@ -51,7 +51,7 @@ _BACKBONE = (
         "visual_tokens_trained",
         "bool",
         "the run was trained at this V; false: an elastic one outside its set, or one given a "
-        "compressor without training; empty: nobody knows",
+        "compressor without training that makes other tokens; empty: nobody knows",
         nullable=True,
     ),
     Column("encoder", "string", "name of the vision encoder", nullable=True),
