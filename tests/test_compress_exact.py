@@ -127,15 +127,41 @@ def test_mqt_nests_and_knows_its_static_weights():
         check(run(compressor, given, visual_tokens=count), every[:, :count])
     static = made("mqt", 36, torch.float64, static_keys=True)
     before = run(static, given)
-    kept = static._folded[1]
+    kept = static._folded.weights
     run(static, patches(torch.float64, batch=3))
-    assert static._folded[1] is kept
+    assert static._folded.weights is kept
     with torch.no_grad():
         static.attn.key.weight.mul_(2)
     after = run(static, given)
-    assert static._folded[1] is not kept
+    assert static._folded.weights is not kept
     assert not torch.allclose(before, after)
     check(after, mqt_by_torch(static, given, 36))
+
+
+PARTS = ("query", "pos_embed", "query_norm.bias", "key_norm.weight", "attn.key.weight",
+         "attn.query.bias")  # fmt: skip
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("write", ["swap", "one", "rows", "columns"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_mqt_notices_writes_that_torch_does_not_count(part, write, dtype):
+    """Through `.data`, as of moving averages: of all numbers, of one, or in another order."""
+    static, given = made("mqt", 36, dtype, static_keys=True), patches(dtype)
+    run(static, given)
+    weight = static.get_parameter(part) if part != "pos_embed" else static.pos_embed
+    version, old = weight._version, weight.detach().clone()
+    if write == "swap":
+        weight.data.copy_(1.5 * old + 0.25)
+    elif write == "one":
+        weight.data.view(-1)[7] += 0.125
+    else:
+        weight.data.copy_(old.flip(0 if write == "rows" else -1))
+    assert weight._version == version
+    found = run(static, given)
+    assert static._folded.numbers.dtype in (torch.float64, torch.float32)
+    static._folded = None
+    assert torch.equal(found, run(static, given))
 
 
 def test_mqt_with_static_keys_reads_every_image_alike():

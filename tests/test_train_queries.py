@@ -143,6 +143,11 @@ def test_questions_are_read_once_as_long_as_the_llm_stays(tiny_world: TinyWorld,
         llm.layers[0].mlp.down_proj.weight.mul_(1.5)
     changed = query.query_vectors(llm, *given)
     assert (changed - kept).abs().max() > 1e-3
+    # A swap of moving averages: torch counts no write through .data.
+    llm.layers[1].self_attn.o_proj.weight.data.mul_(1.5)
+    swapped = query.query_vectors(llm, *given)
+    assert (swapped - changed).abs().max() > 1e-3
+    assert [len(texts) for texts in read] == [2, 2, 0, 2, 2]
 
 
 def test_a_question_is_its_last_state_alone(tiny_world: TinyWorld):

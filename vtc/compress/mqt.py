@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -13,9 +14,18 @@ from vtc.compress.elastic import Elastic
 from vtc.compress.interface import FeatureRequest, VisionFeatures, resolve_level
 from vtc.compress.layers import draw_normal, fill, linear_flops, resized, sincos
 from vtc.compress.published import Published, Source, attention, both
+from vtc.compress.written import checksum, identity
 
 MAX_HEADS = 16
 LN_EPS = 1e-6
+
+
+class _Folded(NamedTuple):
+    """Attention of static keys, and what it was computed of."""
+
+    state: tuple
+    numbers: Tensor
+    weights: Float[Tensor, "H Q N"]
 
 
 class Mqt(Elastic):
@@ -78,7 +88,7 @@ class Mqt(Elastic):
         heads = resolve_heads("mqt", heads, vision_width, MAX_HEADS)
         self.attn = CrossAttention(vision_width, heads)
         self.proj = nn.Linear(vision_width, text_width, bias=False)
-        self._folded: tuple[tuple, Tensor] | None = None
+        self._folded: _Folded | None = None
         self.reset_parameters()
 
     def published_turns(self) -> Sequence[int]:
@@ -115,11 +125,13 @@ class Mqt(Elastic):
         parts = (self.query, self.pos_embed, *self.query_norm.parameters())
         parts += (*self.key_norm.parameters(), *self.attn.query.parameters())
         parts += tuple(self.attn.key.parameters())
-        state = tuple(_identity(part) for part in parts)
-        if self._folded is None or self._folded[0] != state:
+        state, numbers = identity(parts, self.query.device.type), checksum(parts)
+        kept = self._folded
+        if kept is None or kept.state != state or not torch.equal(kept.numbers, numbers):
             every = self._queries(len(self.query))
-            self._folded = state, self.attn.weights(every, self.key_norm(self._key_positions()))
-        return self._folded[1][:, :count]
+            weights = self.attn.weights(every, self.key_norm(self._key_positions()))
+            self._folded = kept = _Folded(state, numbers, weights)
+        return kept.weights[:, :count]
 
     def flops(self) -> int:
         """Attention and the matrix to the LLM; with static keys, whose weights are kept, as in
@@ -144,9 +156,3 @@ class Mqt(Elastic):
         out = self.attn.out.weight
         nn.init.trunc_normal_(out, std=max(0.02, 0.64 / math.sqrt(self.attn.out.in_features)))
         draw_normal(self.proj.weight, std=self.proj.out_features**-0.5)
-
-
-def _identity(weight: Tensor) -> tuple[int, int]:
-    """What changes when a weight does: where it lies, and how often it was written."""
-    written = -1 if weight.is_inference() else weight._version
-    return weight.data_ptr(), written

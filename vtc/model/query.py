@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from vtc.compress.written import identity, same, sample
+
 INPUTS = ("query_ids", "query_mask", "query_vectors", "query_images")
 """What a batch says of questions: see `VtcModel.compress`."""
 
@@ -22,6 +24,7 @@ class _Kept:
 
     def __init__(self) -> None:
         self.state: Any = None
+        self.numbers: list[Tensor] = []
         self.vectors: dict[Text, Tensor] = {}
 
 
@@ -107,11 +110,7 @@ def _last_states(llm: Any, texts: Sequence[Text]) -> Float[Tensor, "Q text_width
 def _kept(llm: nn.Module, device: torch.device) -> dict[Text, Tensor]:
     """What is kept of an LLM; nothing, if a weight has been written to or moved since."""
     kept = _KEPT.setdefault(llm, _Kept())
-    weights = [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in llm.parameters()]
-    computed = (
-        torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else 0
-    )
-    state = (computed, weights)
-    if kept.state != state:
-        kept.state, kept.vectors = state, {}
+    state, numbers = identity(llm.parameters(), device.type), sample(llm.parameters())
+    if kept.state != state or not same(numbers, kept.numbers):
+        kept.state, kept.numbers, kept.vectors = state, numbers, {}
     return kept.vectors
