@@ -72,6 +72,17 @@ def test_settings_and_shares_stay_with_the_run(runs):
             assert "visual_tokens_mean" not in read_manifest(other)
 
 
+@pytest.mark.parametrize("name", ["fastv", "pyramiddrop"])
+def test_where_nothing_is_left_it_says_so(runs, name):
+    with refitted([runs["part"]], Refit(name, (18,))) as (folder,):
+        assert read_manifest(folder)["visual_tokens_kept"] == 0
+        assert dropped(folder) == (
+            f"{name}: of an image 36 visual tokens enter the LLM, none is left behind layer 1: "
+            "deeper ones see nothing of it but what the text took from it before; 18 a layer on "
+            "average"
+        )
+
+
 def test_eval_says_in_columns_what_is_left(tiny_world, runs, tmp_path):
     rows = [{"id": n, "image": image, "question": "What colour is it ?", "answer": "red"}
             for n, image in enumerate(tiny_world.image_names)]  # fmt: skip

@@ -8,10 +8,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+from vtc.catalog.shapes import is_mergeable
 from vtc.compress.choices import (
     KNOWN,
     Grid,
     check_class_token,
+    check_mergeable,
     check_training_free,
     check_visual_tokens,
     training_free,
@@ -163,6 +165,7 @@ def check_refit(
         )
     try:
         check_class_token(compressor, config.get("vision_feature_select_strategy") != "full")
+        check_mergeable(compressor, is_mergeable(config["vision_config"].get("model_type")))
         grid: Grid = tuple(manifest["shapes"]["grid"])
         if KNOWN[compressor].schedule is not None:
             if repeats_of(manifest) > 1:
@@ -200,10 +203,18 @@ def dropped(folder: Path) -> str | None:
     manifest = read_manifest(folder)
     if manifest.get("visual_tokens_mean") is None:
         return None
+    left = f"{manifest['visual_tokens_kept']} reach its last layer"
+    if not manifest["visual_tokens_kept"]:
+        config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+        own = manifest, config, manifest["compressor"], config["compressor_settings"] or {}
+        last = next(drop.layer for drop in schedule_on(*own).drops if not drop.kept)
+        left = (
+            f"none is left behind layer {last}: deeper ones see nothing of it but what the text "
+            "took from it before"
+        )
     return (
         f"{manifest['compressor']}: of an image {manifest['visual_tokens']} visual tokens enter "
-        f"the LLM, {manifest['visual_tokens_kept']} reach its last layer; "
-        f"{manifest['visual_tokens_mean']:.4g} a layer on average"
+        f"the LLM, {left}; {manifest['visual_tokens_mean']:.4g} a layer on average"
     )
 
 
