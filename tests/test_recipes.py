@@ -250,6 +250,23 @@ def test_the_study_of_compressors_trains_every_one_and_its_flags_are_flags():
         if not known.training_free and not getattr(known, "fuses", False)
     }
     assert trained == projectors
-    for line in re.findall(r"vtc ([a-z-]+ .*)", text):
+    check_flags(text)
+
+
+def test_what_goes_on_behind_it_gives_each_training_free_compressor_and_its_flags_are_flags():
+    script = RECIPES / "study/compressors_more.sh"
+    assert subprocess.run(["bash", "-n", str(script)]).returncode == 0
+    text = script.read_text(encoding="utf-8").replace("\\\n", " ")
+    from vtc.compress.choices import KNOWN
+
+    before = {name for name, one in KNOWN.items() if one.training_free and one.schedule is None}
+    assert all(re.search(rf"[ ]{re.escape(name)}[; ]", text) for name in before)
+    check_flags(text)
+
+
+def check_flags(text):
+    lines = re.findall(r"vtc ([a-z-]+ .*)", text)
+    assert lines
+    for line in lines:
         name, words = line.split(" ", 1)
         assert flags_in(words) <= flags_of(main.commands[name]), line
