@@ -114,6 +114,25 @@ def test_mqt_as_released(tokens):
     assert not torch.allclose(run(content, features)[:, :1], run(compressor, features)[:, :1])
 
 
+@pytest.mark.parametrize(("queries", "side", "tokens"), [(16, 6, 16), (4, 9, 4), (64, 6, 36)])
+def test_mqt_of_another_number_of_queries(queries, side, tokens):
+    """`grid_size` 4 on 6 x 6 patches, 2 on 9 x 9; and 8 on 6 x 6, of which 36 tokens are made."""
+    shapes = {**MQT, "query": (queries, WIDTH), "pos_embed": (queries, WIDTH)}
+    compressor = load_reference("mqt", random(**shapes), grid=(side, side))
+    assert (compressor.visual_tokens, len(compressor.query)) == (tokens, queries)
+    features = patches(torch.float64, side=side)
+    for count in (1, 3, tokens):
+        expected = mqt_by_torch(compressor, features, count)
+        check(run(compressor, features, visual_tokens=count), expected)
+    with pytest.raises(InputError, match=r"queries make no 25|cannot make 49"):
+        load_reference(
+            "mqt", random(**shapes), grid=(side, side), visual_tokens=49 if queries == 64 else 25
+        )
+    odd = {**MQT, "query": (12, WIDTH), "pos_embed": (12, WIDTH)}
+    with pytest.raises(InputError, match="queries = 12; it takes a square number"):
+        load_reference("mqt", random(**odd), grid=(SIDE, SIDE))
+
+
 def test_weights_are_copies():
     tensors = random(**LLAVA)
     compressor = load_reference("mlp", tensors, grid=(SIDE, SIDE))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TinyWorld
+from conftest import IMAGE_SIZE, TinyWorld
 from hypothesis import given
 from hypothesis import strategies as st
 from published_checkpoints import (
@@ -18,13 +18,14 @@ from published_checkpoints import (
     deep_encoder,
     write_config,
 )
+from published_projectors import Mqt, drawn
 from safetensors.torch import load_file, save_file
 
 from vtc.errors import InputError
 from vtc.model.importing import import_run
 from vtc.model.original_config import check_fields, level_of, scale_of, scales_of
 from vtc.model.original_names import Names
-from vtc.model.run import read_manifest
+from vtc.model.run import load_run, read_manifest
 
 WRAPPERS = ("module.", "base_model.model.", "_orig_mod.", "_fsdp_wrapped_module.", "model.")
 
@@ -119,6 +120,23 @@ def test_a_projector_beside_mqts_queries_is_named_as_in_the_file(folders, tmp_pa
     folder = remade(folders["mqt"], tmp_path / "mqt", add=left)
     with pytest.raises(InputError, match=r"; unknown: model\.mm_projector\.0\.weight$"):
         import_run(str(folder), tmp_path / "run")
+
+
+def test_an_mqt_of_another_number_of_queries(folders, tmp_path):
+    """A grid of 4 x 4 of them on 6 x 6 patches: the run knows, its user need not."""
+    queries = drawn(Mqt(WIDTH, TEXT, 4))
+    own = {f"model.query_abstractor.{key}": part for key, part in queries.state_dict().items()}
+    manifest = import_run(str(remade(folders["mqt"], tmp_path / "mqt", add=own)), tmp_path / "run")
+    assert (manifest["visual_tokens"], manifest["trained_visual_tokens"][-1]) == (16, 16)
+    model = load_run(tmp_path / "run").model
+    assert model.config.compressor_settings == {"static_keys": True, "queries": 16}
+    pixels = torch.randn(1, 3, IMAGE_SIZE, IMAGE_SIZE, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        levels = model.model.encode(pixels)
+        for count in (3, 16):
+            found = model.model.compress(levels, visual_tokens=count)
+            expected = queries(levels[:, 0], count)
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def lora_folder(encoder: Path, world: TinyWorld, folder: Path, add: dict | None = None) -> Path:

@@ -1,7 +1,7 @@
 """MQT: the first V of a row of learned queries, each V trained in its turn."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,6 +15,7 @@ from vtc.compress.interface import FeatureRequest, VisionFeatures, resolve_level
 from vtc.compress.layers import draw_normal, fill, linear_flops, resized, sincos
 from vtc.compress.published import Published, Source, attention, both
 from vtc.compress.written import checksum, identity
+from vtc.errors import InputError
 
 MAX_HEADS = 16
 LN_EPS = 1e-6
@@ -28,6 +29,12 @@ class _Folded(NamedTuple):
     weights: Float[Tensor, "H Q N"]
 
 
+def _own_queries(tensors: Mapping[str, Tensor], grid: Grid) -> dict[str, int]:
+    """A checkpoint's number of queries, where it is not that of its grid."""
+    count = len(tensors["query"]) if "query" in tensors else n_queries(grid)
+    return {} if count == n_queries(grid) else {"queries": count}
+
+
 class Mqt(Elastic):
     """Hu et al., Matryoshka Query Transformer (2405.19315), section 3: cross-attention, no MLP.
 
@@ -39,7 +46,8 @@ class Mqt(Elastic):
     is read with the same weights; here LayerNorm(patch) + position), `trained` (the V that the
     steps of an elastic training draw from, each as likely as another; default: 1 and the even
     numbers, of which the release has the even alone),
-    `heads` (default: 16, or the largest number below that divides the width), `level`.
+    `heads` (default: 16, or the largest number below that divides the width), `queries` (another
+    square number of them, which a published checkpoint may have; V is at most that), `level`.
     """
 
     source = "MQT (arXiv 2405.19315)"
@@ -54,10 +62,11 @@ class Mqt(Elastic):
         lambda tensors, grid: {
             "vision_width": tensors["proj"].shape[0],
             "text_width": tensors["proj"].shape[1],
-            "visual_tokens": len(tensors["query"]),
+            "visual_tokens": min(len(tensors["query"]), n_queries(grid)),
         },
         place="query_abstractor",
         settings={"static_keys": True},
+        shaped=_own_queries,
     )
 
     def __init__(
@@ -72,12 +81,18 @@ class Mqt(Elastic):
         static_keys: bool = False,
         trained: Sequence[int] | None = None,
         heads: int | None = None,
+        queries: int | None = None,
     ) -> None:
         super().__init__(grid=grid, visual_tokens=visual_tokens)
+        count = n_queries(grid) if queries is None else queries
+        if count < 1 or math.isqrt(count) ** 2 != count:
+            raise InputError(f"mqt: queries = {count}; it takes a square number, such as 256")
+        if visual_tokens > count:
+            raise InputError(f"mqt: {count} queries make no {visual_tokens} visual tokens")
+        self.n_queries = count
         self.level = resolve_level(level, depth)
         self.request = FeatureRequest((self.level,))
         self.static_keys = static_keys
-        count = n_queries(grid)
         self.take_turns(trained)
         self.query = nn.Parameter(torch.empty(count, vision_width))
         self.pos_embed: Tensor
@@ -93,7 +108,7 @@ class Mqt(Elastic):
 
     def published_turns(self) -> Sequence[int]:
         """1, which the release leaves out, and the even numbers."""
-        return [1, *range(2, n_queries(self.grid) + 1, 2)]
+        return [1, *range(2, min(self.n_queries, n_queries(self.grid)) + 1, 2)]
 
     @classmethod
     def supported(cls, grid: Grid) -> list[int]:

@@ -14,6 +14,10 @@ LEVELS_OF_24 = (12, 16, 22, 23)
 Facts = Callable[[Mapping[str, Tensor], Grid], dict[str, int]]
 
 
+def _none(tensors: Mapping[str, Tensor], grid: Grid) -> dict[str, int]:
+    return {}
+
+
 @dataclass(frozen=True)
 class Source:
     """A tensor of the checkpoint; `third` is a block of nn.MultiheadAttention's in_proj."""
@@ -40,14 +44,16 @@ class Published:
 
     `weights` has a source for each of our weights. `facts` reads `vision_width`, `text_width` and
     `visual_tokens` off the shapes. `settings` are those with which our class does as the
-    published one, and `levels` the hidden states that it reads of an encoder of any depth, where
-    ours would take fractions of it. `place` is what the module is called in a whole model.
+    published one, `shaped` those that shapes tell, of weights that may be missing; `levels` are the
+    hidden states that it reads of an encoder of any depth, where ours would take fractions of it.
+    `place` is what the module is called in a whole model.
     """
 
     weights: Mapping[str, Source]
     facts: Facts
     place: str = "mm_projector"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    shaped: Facts = _none
     levels: tuple[int, ...] = ()
 
 

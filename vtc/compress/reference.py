@@ -13,6 +13,8 @@ from vtc.compress.registry import COMPRESSORS, build, find
 from vtc.errors import InputError
 
 _SHOWN = 8
+_USUAL_DEPTH = 24
+"""Of CLIP ViT-L, where fractions of the depth are the released levels."""
 _WRAPPED = re.compile(r"((module|_orig_mod|_fsdp_wrapped_module)\.)*")
 """What DDP, torch.compile and FSDP put before the names of what they wrap."""
 
@@ -50,14 +52,13 @@ def load_reference(
     facts = published.facts(tensors, grid)
     if visual_tokens is not None:
         facts["visual_tokens"] = visual_tokens
-    own_levels = {} if "key_levels" in (settings or {}) else released_levels(name, depth)
     with torch.device("meta"):
         compressor = build(
             name,
             **facts,
             grid=grid,
             depth=depth,
-            settings={**published.settings, **own_levels, **(settings or {})},
+            settings=released_settings(name, state_dict, grid, depth, settings),
         )
     own = {key: tuple(tensor.shape) for key, tensor in compressor.state_dict().items()}
     _refuse(name, "of another shape", list(_misshapen(published, tensors, own)))
@@ -71,20 +72,49 @@ def load_reference(
     return compressor.eval()
 
 
-def released_levels(name: str, depth: int) -> dict[str, Any]:
-    """The setting with which a compressor reads the hidden states that its release does.
+def released_settings(
+    name: str,
+    state_dict: Mapping[str, Tensor],
+    grid: Grid,
+    depth: int,
+    settings: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The settings with which a compressor does as its release, in which `settings` win.
 
-    Empty where it does so anyway. Raises InputError for an encoder of fewer layers.
+    Those that are its default anyway are left out. Raises InputError for an encoder of fewer layers
+    than the release reads.
     """
     published = find(name).published
-    levels = published.levels if published else ()
-    if levels and depth < levels[-1]:
+    own = dict(settings or {})
+    if published is None:
+        return own
+    shaped = published.shaped(_projector(published, state_dict), grid)
+    return {**published.settings, **shaped, **_levels(name, published, depth, own), **own}
+
+
+def _levels(
+    name: str, published: Published, depth: int, own: Mapping[str, Any]
+) -> dict[str, list[int]]:
+    levels = published.levels
+    if not levels or "key_levels" in own:
+        return {}
+    if depth < levels[-1]:
         listed = f"{', '.join(map(str, levels[:-1]))} and {levels[-1]}"
         raise InputError(
             f"{name} reads hidden states {listed} of its encoder, as released, and this one has "
             f"{depth} layers; give an encoder of {levels[-1]} layers or more"
         )
-    return {"key_levels": list(levels)} if levels and depth != 24 else {}
+    return {} if depth == _USUAL_DEPTH else {"key_levels": list(levels)}
+
+
+def own_tokens(name: str, state_dict: Mapping[str, Tensor], grid: Grid) -> int:
+    """The V of a published projector, as its weights say, or else its paper.
+
+    Of a state dict that `load_reference` takes.
+    """
+    published = find(name).published
+    assert published is not None
+    return published.facts(_projector(published, state_dict), grid)["visual_tokens"]
 
 
 def recognise(state_dict: Mapping[str, Tensor]) -> str | None:

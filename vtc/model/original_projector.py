@@ -14,8 +14,8 @@ from torch import Tensor
 
 from vtc.compress.choices import Grid, check_name
 from vtc.compress.interface import Compressor
-from vtc.compress.reference import load_reference, recognise, released_levels
-from vtc.compress.registry import COMPRESSORS, check_settings
+from vtc.compress.reference import load_reference, own_tokens, recognise, released_settings
+from vtc.compress.registry import check_settings
 from vtc.errors import InputError
 from vtc.model.original_config import level_of, scale_of, scales_of
 
@@ -37,13 +37,13 @@ class Wish:
 class Projector:
     """A compressor with published weights, its settings as a config keeps them, and its V.
 
-    `trained` are the V that it was trained at, where there are several.
+    `trained` are the V that the checkpoint was trained at; its own may be another.
     """
 
     name: str
     compressor: Compressor
     settings: dict[str, Any]
-    trained: tuple[int, ...] = ()
+    trained: tuple[int, ...]
 
 
 def name_of(tensors: Mapping[str, Tensor], config: Mapping[str, Any], wish: Wish) -> str:
@@ -81,22 +81,19 @@ def load_projector(
     `load_reference`, and for a V or a setting that the compressor does not have.
     """
     check_settings(name, wish.settings)
-    published = COMPRESSORS[name].published
-    assert published is not None
-    own_levels = {} if "key_levels" in wish.settings else released_levels(name, depth)
-    settings = {**published.settings, **own_levels, **_level(name, config, depth), **wish.settings}
+    asked = {**_level(name, config, depth), **wish.settings}
+    settings = released_settings(name, tensors, grid, depth, asked)
+    own = _tokens(name, config, grid)
     compressor = load_reference(
         name,
         tensors,
-        visual_tokens=wish.visual_tokens or _tokens(name, config, grid),
+        visual_tokens=wish.visual_tokens or own,
         grid=grid,
         depth=depth,
         settings=settings,
     )
-    trained = tuple(
-        tokens for tokens in _trained(name, config) if tokens <= compressor.visual_tokens
-    )
-    return Projector(name, compressor, settings, trained)
+    own = own or own_tokens(name, tensors, grid)
+    return Projector(name, compressor, settings, tuple(_trained(name, config, own)))
 
 
 def refuse_file(file: Path, error: InputError) -> InputError:
@@ -116,11 +113,14 @@ def _tokens(name: str, config: Mapping[str, Any], grid: Grid) -> int | None:
     return None if scale is None else (grid[0] // scale) ** 2
 
 
-def _trained(name: str, config: Mapping[str, Any]) -> list[int]:
-    """The V of an elastic training, as the config tells; empty where it does not."""
+def _trained(name: str, config: Mapping[str, Any], own: int) -> list[int]:
+    """The V that a checkpoint of `own` V, or queries, was trained at; LLaVA-1.5's MLP at all."""
     if name == "m3":
-        return scales_of(config)
-    said = str(config.get("num_visual_tokens", "")) if name == "mqt" else ""
-    if said == "second_stage":
-        return list(range(2, 258, 2))
-    return [int(said)] if re.fullmatch("[1-9][0-9]*", said) else []
+        return scales_of(config) or [own]
+    if name != "mqt":
+        return [own]
+    said = str(config.get("num_visual_tokens"))
+    if said == "first_stage":
+        return [own]
+    # Of a finished model the release writes "second_stage", which draws of the even numbers.
+    return [int(said)] if re.fullmatch("[1-9][0-9]*", said) else list(range(2, own + 1, 2))
