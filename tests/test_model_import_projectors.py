@@ -24,9 +24,10 @@ from shell import vtc
 from torch import Tensor
 from transformers import CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
+from vtc.commands.evaluate import warn_untrained
 from vtc.errors import InputError
 from vtc.model.importing import import_run
-from vtc.model.original_projector import Wish
+from vtc.model.original_projector import Wish, load_projector
 from vtc.model.run import load_run, read_manifest
 
 
@@ -65,7 +66,7 @@ def test_a_whole_checkpoint_answers_as_its_parts(folders, encoder, tiny_world, t
     assert loaded.processor.image_processor.do_pad
 
 
-def test_one_checkpoint_at_other_v(folders, encoder, tiny_world, tmp_path):
+def test_one_checkpoint_at_other_v(folders, encoder, tiny_world, tmp_path, capsys):
     """Of weights that serve several V: TokenPacker's, the first of MQT's queries, m3's means."""
     pixels = torch.randn(1, 3, IMAGE_SIZE, IMAGE_SIZE, generator=torch.Generator().manual_seed(2))
     for name, tokens in (("mqt", 5), ("m3", 1), ("tokenpacker", 9)):
@@ -78,12 +79,45 @@ def test_one_checkpoint_at_other_v(folders, encoder, tiny_world, tmp_path):
             every = tokens_by_hand(name, encoder, tiny_world.llama, pixels)
             expected = every[:, :5] if name == "mqt" else every.mean(1, keepdim=True)
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-    assert read_manifest(tmp_path / "mqt")["trained_visual_tokens"] == [2, 4]
+    for name, trained in (
+        ("mqt", [*range(2, 37, 2)]),
+        ("m3", [1, 9, 36]),
+        ("tokenpacker", [4]),
+    ):
+        assert read_manifest(tmp_path / name)["trained_visual_tokens"] == trained
+        warn_untrained([tmp_path / name], ())
+        warned = f"run {tmp_path / name} was trained at V = " in capsys.readouterr().err
+        assert warned == (name != "m3")  # Of m3's V = 1 is one.
     with pytest.raises(InputError, match=r"quecc: weights .* of another shape: 0\.q_downsample"):
         import_run(str(folders["quecc"]), tmp_path / "no", wish=Wish(visual_tokens=4))
     with pytest.raises(InputError, match=r"tokenpacker cannot make 5 .*choose from 1, 4, 9, 36"):
         import_run(str(folders["tokenpacker"]), tmp_path / "no", wish=Wish(visual_tokens=5))
     assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value", "trained"),
+    [
+        ("tokenpacker", "scale_factor", None, (9,)),
+        ("mqt", "num_visual_tokens", None, tuple(range(2, 37, 2))),
+        ("mqt", "num_visual_tokens", "first_stage", (36,)),
+        ("mqt", "num_visual_tokens", 16, (16,)),
+        ("m3", "matryoshka_vis_token_scale", None, (36,)),
+        ("m3", "matryoshka_vis_token_scale", "9", (9,)),
+    ],
+)
+@pytest.mark.parametrize("tokens", [None, 1])
+def test_what_a_checkpoint_was_trained_at(name, field, value, trained, tokens):
+    """As its config says, else as the release does; whatever V is asked of it."""
+    kind = KINDS[name]
+    config = {**kind.config, field: value}
+    config = {key: value for key, value in config.items() if value is not None}
+    state = {kind.prefix + key: weight for key, weight in drawn(kind.make()).state_dict().items()}
+    wish = Wish(visual_tokens=tokens, compressor=name)
+    found = load_projector(name, state, config, grid=(6, 6), depth=24, wish=wish)
+    assert found.trained == trained
+    own = {"tokenpacker": 9}.get(name, 36)
+    assert found.compressor.visual_tokens == (tokens or own)
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ class VtcModel(lmms):
             )
         # A refitted run has its own V.
         serve_at(self.run, None if refit else visual_tokens)
-        words = untrained(folder, self.run.manifest, [self.run.processor.visual_tokens])
+        words = untrained(folder, self.run.manifest, [self.run.model.compressor.turn(None)])
         if words:
             logger.warning(words.removeprefix("warning: "))
         self.device = torch.device(how.device)

@@ -79,10 +79,9 @@ def ask(
     (folder,) = folders_of([run], wanted)
     loaded = load_run(folder, dtype=how.dtype, device=how.device, four_bit=load_4bit or None)
     asking.serve_at(loaded, None if wanted else visual_tokens)
-    if visual_tokens and wanted is None:
-        words = untrained(run, loaded.manifest, [visual_tokens])
-        if words:
-            console.say(words)
+    own = loaded.manifest["visual_tokens"]
+    if words := untrained(run, loaded.manifest, [own if wanted else visual_tokens or own]):
+        console.say(words)
     start = time.perf_counter()
 
     def show(piece: str) -> None:

@@ -233,14 +233,17 @@ def _scores_of(predictions: Path, scores: str | None, scoring: Scoring) -> str:
 def warn_untrained(
     runs: Sequence[str | Path], visual_tokens: Sequence[int], repeats: int | None = None
 ) -> None:
-    """Say, once a run, at which of these V, and how often fed, it was not trained."""
+    """Say, once a run, at which of these V, and how often fed, it was not trained.
+
+    Without V it is the run's own: of imported weights that serve several it may be another.
+    """
     from vtc import console
     from vtc.compress.serving import other_repeats, untrained
     from vtc.model.manifest import read_manifest
 
-    for run in runs if visual_tokens or repeats else ():
+    for run in runs:
         manifest = read_manifest(run)
-        of_v = untrained(run, manifest, visual_tokens) if visual_tokens else None
+        of_v = untrained(run, manifest, visual_tokens or [manifest["visual_tokens"]])
         for words in filter(None, (of_v, other_repeats(run, manifest, repeats))):
             console.say(words)
 

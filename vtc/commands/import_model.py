@@ -74,6 +74,7 @@ def import_model(
     refuse_existing(out, force)
 
     from vtc import console
+    from vtc.compress.serving import untrained
     from vtc.model.importing import import_run
     from vtc.model.original_projector import Wish
     from vtc.tables.provenance import footer
@@ -101,3 +102,5 @@ def import_model(
         f"wrote {out}: {llm['name']} ({llm['n_params'] / 1e9:.3g} billion parameters), "
         f"{manifest['compressor']}, {manifest['visual_tokens']} visual tokens"
     )
+    if words := untrained(out, manifest, [manifest["visual_tokens"]]):
+        console.say(words)

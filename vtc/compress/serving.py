@@ -47,10 +47,13 @@ def check_served(run: str | Path, manifest: Mapping[str, Any], visual_tokens: in
 
 
 def untrained(run: str | Path, manifest: Mapping[str, Any], asked: Sequence[int]) -> str | None:
-    """A warning that a run was not trained at some of the V asked for; None if it was at all."""
+    """A warning that a run was not trained at some of the V asked for; None if it was at all.
+
+    And None for one that has a compressor without training, of which nobody expects it.
+    """
     trained = trained_of(manifest)
     outside = sorted(set(asked) - set(trained))
-    if not outside:
+    if not outside or not trained:
         return None
     return (
         f"warning: run {run} was trained at V = {_few(trained)}, not at {_few(outside)}: "
