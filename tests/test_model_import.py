@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -175,9 +176,18 @@ def test_pickles_open_only_if_allowed_and_leave_as_safetensors(original, tiny_wo
     assert (tmp_path / "run" / "model.safetensors").is_file()
     assert not list((tmp_path / "run").rglob("*.bin"))
     trap = copy / "pytorch_model-00000-of-00002.bin"
-    trap.write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
-    with pytest.raises(InputError, match="holds more than tensors, or is damaged, and vtc"):
-        import_run(str(copy), tmp_path / "again", allow_bin=True)
+    for protocol in (2, 4):
+        trap.write_bytes(pickle.dumps(Trap(tmp_path / "sprung"), protocol))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(InputError, match="holds more than tensors, or is damaged, and vtc"):
+                import_run(str(copy), tmp_path / "again", allow_bin=True)
+    whole = torch_bytes({name: state[name] for name in names[::2]})
+    for size in (200, len(whole) // 2, len(whole) - 100):
+        trap.write_bytes(whole[:size])
+        with pytest.raises(InputError, match=r"00000-of-00002\.bin is damaged \(") as cut:
+            import_run(str(copy), tmp_path / "again", allow_bin=True)
+        assert len(str(cut.value).removeprefix(str(trap)).split()) < 20
     for junk in (
         b"hello world",
         b"\x00" * 64,

@@ -1,6 +1,8 @@
 """The tensors of a foreign checkpoint folder: safetensors, or pickles if they are allowed."""
 
 import pickle
+import re
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -78,23 +80,31 @@ def _read(file: Path) -> dict[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        found = torch.load(
-            file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file)
-        )
+        with warnings.catch_warnings():
+            # Of pickles' protocols, which say nothing of whether the tensors are whole.
+            warnings.simplefilter("ignore")
+            found = torch.load(
+                file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file)
+            )
     except pickle.UnpicklingError:
         raise InputError(
             f"{file} holds more than tensors, or is damaged, and vtc does not open it; save its "
             "tensors as safetensors"
         ) from None
     except (OSError, RuntimeError, SafetensorError, EOFError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise _damaged(file, first) from None
+        raise _damaged(file, first_sentence(error)) from None
     except Exception:
         # Bytes that are no pickle: its reader takes them for commands, and fails in any way.
         raise _damaged(file, "no pickle of tensors") from None
     if not isinstance(found, dict) or not all(isinstance(part, Tensor) for part in found.values()):
         raise InputError(f"{file} holds no tensors by name; give a model's weights")
     return found
+
+
+def first_sentence(error: Exception) -> str:
+    """What a library says of a file that it cannot read, without its guesses at why."""
+    said = str(error).strip() or type(error).__name__
+    return re.split(r"\.\s", said.splitlines()[0])[0].rstrip(".")
 
 
 def _damaged(file: Path, what: str) -> InputError:

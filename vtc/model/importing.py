@@ -21,7 +21,13 @@ from vtc.model.backbones import (
     load_image_processor,
     refuse_quantised,
 )
-from vtc.model.checkpoint import check_finite, check_fit, projector_file, weight_files
+from vtc.model.checkpoint import (
+    check_finite,
+    check_fit,
+    first_sentence,
+    projector_file,
+    weight_files,
+)
 from vtc.model.config import VtcConfig
 from vtc.model.export import PARTS_TO_TEXT
 from vtc.model.importing_projector import (
@@ -176,7 +182,7 @@ def _load_hf(folder: Path, settings: dict[str, Any], encoder: str | None, allow_
             use_safetensors=None if allow_bin else True,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{folder} does not load ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{folder} does not load ({first_sentence(error)})") from None
     model, found = loaded
     _check_whole(folder, model, found)
     return model
