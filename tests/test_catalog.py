@@ -71,8 +71,28 @@ def test_a_config_folder_is_as_good_as_a_name(tmp_path):
     assert (found.grid, found.n_tokens) == (known.grid, known.n_tokens) == ((24, 24), 577)
     assert found.n_params == pytest.approx(known.n_params, rel=1e-4)
     (tmp_path / "config.json").write_text(json.dumps({**vision, "image_size": [336, 224]}))
-    with pytest.raises(InputError, match=r"has image_size \[336, 224\]; costs .* for square image"):
+    with pytest.raises(
+        InputError, match=r"has image_size \[336, 224\] .* clip_vision_model encoders take square"
+    ):
         encoders.shape(tmp_path)
+
+
+def test_an_encoder_may_see_rectangles(tmp_path):
+    vision = {
+        "model_type": "vit", "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "intermediate_size": 64, "image_size": [32, 96], "patch_size": [8, 16],
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(vision))
+    found = encoders.shape(tmp_path)
+    assert (found.grid, found.n_patches, found.n_tokens) == ((4, 6), 24, 25)
+    assert (found.image_values, found.patch_values) == (3 * 32 * 96, 3 * 8 * 16)
+    assert not found.mergeable
+    (tmp_path / "config.json").write_text(json.dumps({**vision, "image_size": [32, 32, 3]}))
+    with pytest.raises(InputError, match=r"image_size \[32, 32, 3\]; need height and width"):
+        encoders.shape(tmp_path)
+    square = {**vision, "image_size": [32, 32], "patch_size": 8}
+    (tmp_path / "config.json").write_text(json.dumps(square))
+    assert encoders.shape(tmp_path).image_size == 32
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,22 @@ def test_parts_that_cannot_be(tiny_world, more, fault):
         check_parts(str(tiny_world.encoder), **more)
 
 
+def test_patches_are_merged_in_layers_of_clips_build_alone(tmp_path):
+    vit = {
+        "model_type": "vit", "architectures": ["ViTModel"], "hidden_size": 32,
+        "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64,
+        "image_size": [32, 64], "patch_size": 8,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(vit))
+    (tmp_path / "preprocessor_config.json").write_text("{}")
+    (tmp_path / "model.safetensors").touch()
+    check_parts(str(tmp_path), None, ("mlp", "divprune"), (32,))
+    with pytest.raises(InputError, match="tome merges tokens inside CLIP's and SigLIP's encoders"):
+        check_parts(str(tmp_path), None, ("mlp", "tome"), (32,))
+    with pytest.raises(InputError, match="avgpool needs a square grid of patches, this encoder's"):
+        check_parts(str(tmp_path), None, ("avgpool",), (4,))
+
+
 def test_parts_that_may_be_are_left_to_their_loaders(tiny_world):
     check_parts(str(tiny_world.encoder), str(tiny_world.qwen), ("avgpool",), (4, 9))
     # A V that no grid has: nothing is known of the grid of a model of the hub.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from test_console_tables import on_a_terminal
 from test_rooms import HEAVY
 
 from vtc.commands.compressors import _range, compressors
@@ -206,3 +207,69 @@ def test_a_compressor_is_built_for_its_shapes_without_torchs_compiler():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def a_vit(folder: Path, **sizes: object) -> Path:
+    """A ViT's folder without weights; of other layers than CLIP's."""
+    config = {
+        "model_type": "vit", "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "intermediate_size": 64, "image_size": 48, "patch_size": 8,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps({**config, **sizes}))
+    return folder
+
+
+def test_of_rectangles_it_lists_what_makes_tokens_of_them(tiny_world, tmp_path):
+    models = ("--encoder", str(a_vit(tmp_path, image_size=[32, 64])), "--llm", str(tiny_world.qwen))
+    done = CliRunner().invoke(compressors, [*models, "--format", "json"])
+    found = {(row["compressor"], row["visual_tokens"]): row for row in rows(*models)}
+    assert {"mlp", "mqt", "resampler", "qformer", "blind", "prumerge"} <= {n for n, _ in found}
+    assert found["mlp", 32]["flops"] == 32 * 2 * (32 * 48 + 48 * 48)
+    embedding, a_layer = 32 * 2 * 192 * 32, 33 * (8 * 32**2 + 4 * 32 * 64) + 4 * 33**2 * 32
+    assert found["mlp", 32]["flops_encoder"] == embedding + 2 * a_layer
+    assert "ldpv2 (of square grids of patches alone; this encoder's is 4x8)" in done.stderr
+    assert "tome (merges inside CLIP's and SigLIP's encoders alone)" in done.stderr
+    refused = CliRunner().invoke(compressors, ["m3", *models])
+    assert "m3 needs a square grid of patches, this encoder's is 4x8" in str(refused.exception)
+
+
+def test_merging_needs_layers_and_those_of_clips_build(tiny_world, tmp_path):
+    models = ("--encoder", str(a_vit(tmp_path)), "--llm", str(tiny_world.qwen))
+    assert "tome" not in {row["compressor"] for row in rows(*models)}
+    refused = CliRunner().invoke(compressors, ["mlp", "tome", *models])
+    assert isinstance(refused.exception, InputError)
+    assert str(refused.exception).startswith("tome merges tokens inside CLIP's and SigLIP's enc")
+    # The penultimate state of one layer is its input.
+    a_vit(tmp_path, model_type="clip_vision_model", num_hidden_layers=1)
+    done = CliRunner().invoke(compressors, [*models, "--visual-tokens", "4,36"])
+    assert done.exit_code == 0
+    assert done.stderr.startswith("left out: tome (merges in the encoder's layers but the last, ")
+    refused = CliRunner().invoke(compressors, ["tome", *models])
+    assert "and this one has no other; use another compressor" in str(refused.exception)
+
+
+def test_small_models_have_a_small_unit_and_a_name_given_twice_a_line(tiny_world):
+    models = ("--encoder", str(tiny_world.encoder), "--llm", str(tiny_world.qwen))
+    done = CliRunner().invoke(compressors, ["mlp", "tome", "mlp", *models])
+    head, *lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["mlp", "tome"]
+    assert "MFLOP at 36" in head
+    assert "encoder's MFLOP" in head
+    own = rows("mlp", *models)[0]
+    assert lines[0].split()[3:6] == ["-", "-", "-"]
+    assert f"{own['flops'] / 1e6:.4g}" in lines[0].split()
+    table = CliRunner().invoke(compressors, ["mlp", "mlp", *models, "--format", "csv"])
+    [row] = csv.DictReader(io.StringIO(table.stdout))
+    assert (row["flops"], row["flops_query_token"]) == (str(own["flops"]), "0")
+    assert row["flops_encoder"].isdigit()
+
+
+def test_a_narrow_terminal_shows_fewer_v_and_what_each_needs(tiny_world):
+    models = ("--encoder", tiny_world.encoder, "--llm", tiny_world.qwen)
+    lines, words = on_a_terminal("compressors", *models, width=80)
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split()[-3:] == ["needs", "trained", "elastic"]
+    assert "V = 1 " in lines[0]
+    assert "V = ...: MFLOP for one image" in words
+    [left] = [line for line in words.splitlines() if "do not fit here" in line]
+    assert left.endswith("encoder's MFLOP, levels, source; --format csv shows all")

@@ -12,10 +12,14 @@ from transformers import (
     Qwen3Config,
     SiglipVisionConfig,
     SiglipVisionModel,
+    ViTConfig,
+    ViTImageProcessor,
+    ViTModel,
 )
 
 from vtc.catalog import encoders, llms
 from vtc.catalog.shapes import encoder_from_config, llm_from_config
+from vtc.commands.stating import stated_of
 from vtc.cost.encoder import encoder_flops
 from vtc.cost.llm import prefill_flops, training_flops
 
@@ -134,6 +138,34 @@ def test_an_encoder_is_what_torch_counts(config, kind):
     # Norms around the layers are all that the shape leaves out.
     total = sum(weight.numel() for weight in model.parameters())
     assert 0 <= total - shape.n_params <= 4 * VIT["hidden_size"]
+
+
+@pytest.mark.parametrize("patch", [8, (8, 16)])
+def test_a_model_of_rectangular_images_is_what_torch_counts(tiny_world, tmp_path, patch):
+    from vtc.model.assemble import assemble
+
+    config = ViTConfig(**{**VIT, "image_size": (32, 64), "patch_size": patch})
+    ViTModel(config, add_pooling_layer=False).save_pretrained(tmp_path)
+    ViTImageProcessor(size={"height": 32, "width": 64}).save_pretrained(tmp_path)
+    shape = encoders.shape(tmp_path)
+    model = assemble(tmp_path, tiny_world.qwen, "resampler", 5).model
+    model.set_attn_implementation("eager")
+    weights = model.model.vision_tower.named_parameters()
+    n_params = sum(one.numel() for name, one in weights if "pooler" not in name)
+    assert 0 <= n_params - shape.n_params <= 4 * VIT["hidden_size"]
+    text, level = llm_from_config(model.config.text_config.to_dict(), "llm"), shape.n_layers - 1
+    ids = torch.zeros(1, TOKENS, dtype=torch.long)
+    ids[0, 2:7] = model.config.image_token_id
+    pixels = torch.zeros(1, 3, 32, 64)
+    with torch.no_grad():
+        got = counted(lambda: model(ids, pixel_values=pixels, logits_to_keep=1, use_cache=False))
+        compressing = counted(
+            lambda: model.model.compress(model.model.encode(pixels))
+        ) - counted(lambda: model.model.encode(pixels))  # fmt: skip
+    assert got == encoder_flops(shape, level) + compressing + prefill_flops(text, TOKENS)
+    said = stated_of("resampler", shape, text.hidden_size, 5)
+    # The products of queries and keys are taken by a kernel or element by element.
+    assert compressing == pytest.approx(said.flops, rel=0.05)
 
 
 def test_the_published_encoder_costs_what_is_known():

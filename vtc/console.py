@@ -43,16 +43,11 @@ def print_table(
     from rich.console import Console
     from rich.text import Text
 
-    table = [
-        _column((headings or {}).get(name, name), [row.get(name) for row in rows])
-        for name in columns
-    ]
-    if sys.stdout and sys.stdout.isatty():
-        width = shutil.get_terminal_size((80, 24)).columns
+    table = _table(rows, columns, headings or {})
+    width = _terminal_width()
+    if width is not None:
         table, left_out = _fitted(table, width)
-        if left_out:
-            some = f"{len(left_out)} columns do" if len(left_out) > 1 else "one column does"
-            say(f"{some} not fit here: {', '.join(left_out)}; --format csv shows all")
+        say_left_out(left_out)
     padded = [column.padded() for column in table]
     lines = ["  ".join(cells).rstrip() for cells in zip(*padded, strict=True)]
     # Text, not str: rich would read [brackets] in a cell as its markup.
@@ -61,6 +56,38 @@ def print_table(
         text.append(Text(f"\n{line}", style="not bold"))
     with naming_stdout():
         Console().print(text, highlight=False, soft_wrap=True)
+
+
+def fits(
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    headings: Mapping[str, str] | None = None,
+) -> bool:
+    """Whether `print_table` leaves no column out."""
+    width = _terminal_width()
+    if width is None:
+        return True
+    return not _fitted(_table(rows, columns, headings or {}), width)[1]
+
+
+def say_left_out(columns: Sequence[str]) -> None:
+    """Say, of columns that a terminal has no room for, which they are."""
+    if columns:
+        some = f"{len(columns)} columns do" if len(columns) > 1 else "one column does"
+        say(f"{some} not fit here: {', '.join(columns)}; --format csv shows all")
+
+
+def _table(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], headings: Mapping[str, str]
+) -> "list[_Column]":
+    return [_column(headings.get(name, name), [row.get(name) for row in rows]) for name in columns]
+
+
+def _terminal_width() -> int | None:
+    """Places of a line of the terminal that stdout is; None where it is none."""
+    if sys.stdout and sys.stdout.isatty():
+        return shutil.get_terminal_size((80, 24)).columns
+    return None
 
 
 @dataclass

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,11 @@ from vtc.errors import InputError
 # Gated feed-forward layers (three matrices); others have two, and other costs.
 _GATED = ("silu", "swish", "gelu_pytorch_tanh")
 _WITHOUT_CLASS_TOKEN = ("siglip", "siglip2")
+# Vision models whose layers are of CLIP's build, and do not turn queries and keys by position.
+_OF_CLIPS_BUILD = (
+    *("clip", "clip_vision_model", "siglip", "siglip_vision_model", "chinese_clip"),
+    *("chinese_clip_vision_model", "idefics3_vision", "smolvlm_vision", "granite_docling_vision"),
+)
 
 
 @dataclass(frozen=True)
@@ -68,23 +74,38 @@ class LlmShape:
 
 @dataclass(frozen=True)
 class EncoderShape:
-    """A vision transformer on square images; `n_params` all its parameters, pooling head too."""
+    """A vision transformer; `n_params` all its parameters, pooling head too.
+
+    `image_size` and `patch_size` are sides of squares, or (height, width). `mergeable`: its layers
+    are of CLIP's build, between whose halves `vtc.model.merging` merges patches.
+    """
 
     n_layers: int
     hidden_size: int
     n_heads: int
     intermediate_size: int
-    image_size: int
-    patch_size: int
+    image_size: int | tuple[int, int]
+    patch_size: int | tuple[int, int]
     class_token: bool
     n_params: int
     n_channels: int = 3
+    mergeable: bool = True
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches."""
-        side = self.image_size // self.patch_size
-        return side, side
+        (height, width), (rows, columns) = sides(self.image_size), sides(self.patch_size)
+        return height // rows, width // columns
+
+    @property
+    def image_values(self) -> int:
+        """Numbers that an image is: its pixels, all channels."""
+        return self.n_channels * prod(sides(self.image_size))
+
+    @property
+    def patch_values(self) -> int:
+        """Numbers that a patch is."""
+        return self.n_channels * prod(sides(self.patch_size))
 
     @property
     def n_patches(self) -> int:
@@ -95,6 +116,16 @@ class EncoderShape:
     def n_tokens(self) -> int:
         """Tokens the layers run on: patches and the class token, if there is one."""
         return self.n_patches + self.class_token
+
+
+def sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width of a size, which may be the side of a square."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def is_mergeable(model_type: str | None) -> bool:
+    """Whether a vision model's layers are of CLIP's build; one of no known type may be."""
+    return model_type is None or model_type in _OF_CLIPS_BUILD
 
 
 def llm_from_config(config: Mapping[str, Any], where: str) -> LlmShape:
@@ -152,22 +183,20 @@ def encoder_from_config(config: Mapping[str, Any], where: str) -> EncoderShape:
     """The shape in a config.json of a CLIP, SigLIP or ViT encoder, or of a pair with one inside.
 
     Parameters are those of the layers, patches and positions, without a pooling head. Raises
-    InputError naming `where` for a config that lacks a size, or has one of height and width.
+    InputError naming `where` for a config that lacks a size, or has two where its class takes one.
     """
     config = config.get("vision_config", config)
-    for key in ("image_size", "patch_size"):
-        if isinstance(config.get(key), list | tuple):
-            raise InputError(
-                f"{where}: config.json has {key} {list(config[key])}; costs are computed for "
-                "square images and patches alone, sizes that are one whole number"
-            )
-    d, layers, f, image, patch = (
+    d, layers, f = (
         _size(config, key, where)
-        for key in (
-            *("hidden_size", "num_hidden_layers", "intermediate_size"),
-            *("image_size", "patch_size"),
-        )
+        for key in ("hidden_size", "num_hidden_layers", "intermediate_size")
     )
+    kind = config.get("model_type")
+    image, patch = (_side_or_sides(config, key, where) for key in ("image_size", "patch_size"))
+    if kind in _OF_CLIPS_BUILD and not (isinstance(image, int) and isinstance(patch, int)):
+        raise InputError(
+            f"{where}: its config.json has image_size {config['image_size']} and patch_size "
+            f"{config['patch_size']}; {kind} encoders take square images alone"
+        )
     shape = EncoderShape(
         n_layers=layers,
         hidden_size=d,
@@ -175,9 +204,10 @@ def encoder_from_config(config: Mapping[str, Any], where: str) -> EncoderShape:
         intermediate_size=f,
         image_size=image,
         patch_size=patch,
-        class_token=not str(config.get("model_type")).startswith(_WITHOUT_CLASS_TOKEN),
+        class_token=not str(kind).startswith(_WITHOUT_CLASS_TOKEN),
         n_params=0,
         n_channels=int(config.get("num_channels", 3)),
+        mergeable=is_mergeable(kind),
     )
     return replace(shape, n_params=n_vit_params(shape))
 
@@ -186,8 +216,8 @@ def n_vit_params(shape: EncoderShape) -> int:
     """Parameters of the layers, patches and positions, without a pooling head."""
     d, f = shape.hidden_size, shape.intermediate_size
     a_layer = 4 * d * d + 4 * d + 2 * d * f + f + d + 4 * d
-    pixels = shape.n_channels * shape.patch_size**2
-    return shape.n_layers * a_layer + (shape.n_tokens + pixels + 1 + shape.class_token) * d
+    pieces = shape.n_tokens + shape.patch_values + 1 + shape.class_token
+    return shape.n_layers * a_layer + pieces * d
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -197,6 +227,16 @@ def read_config(folder: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}); it is no model folder") from None
+
+
+def _side_or_sides(config: Mapping[str, Any], key: str, where: str) -> int | tuple[int, int]:
+    value = config.get(key)
+    if not isinstance(value, list | tuple):
+        return _size(config, key, where)
+    if len(value) != 2 or not all(isinstance(side, int) and side > 0 for side in value):
+        raise InputError(f"{where}: config.json has {key} {list(value)}; need height and width")
+    height, width = value
+    return height if height == width else (height, width)
 
 
 def _size(config: Mapping[str, Any], key: str, where: str) -> int:

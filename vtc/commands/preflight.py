@@ -24,12 +24,13 @@ def check_parts(
 ) -> None:
     """Raise InputError for a compressor, encoder, LLM or V that cannot be.
 
-    V, `pool`, the `turns` of an elastic training and the need of a class token are checked where
-    the encoder's config is at hand: a folder, or in the catalog.
+    V, `pool`, the `turns` of an elastic training and what is needed of the encoder beside patches
+    are checked where its config is at hand: a folder, or in the catalog.
     """
     from vtc.compress.choices import (
         CHOICES,
         check_class_token,
+        check_mergeable,
         check_name,
         check_pooling,
         check_turns,
@@ -45,6 +46,7 @@ def check_parts(
     grid = shape and shape.grid
     for name in compressors if shape else ():
         check_class_token(name, shape.class_token)
+        check_mergeable(name, shape.mergeable)
     if pool is not None:
         check_pooling(grid, pool, compressors)
     if grid is not None:

@@ -234,6 +234,14 @@ def check_asked(names: Sequence[str], grid: Grid, asked: Iterable[int]) -> None:
             )
 
 
+def check_some(names: Sequence[str], grid: Grid) -> None:
+    """Raise InputError for a compressor that makes no V at all of a grid."""
+    for name in names:
+        supported = KNOWN[name].supported(grid)
+        if not supported:
+            check_visual_tokens(name, grid, 1, supported)
+
+
 def check_class_token(name: str, has_class_token: bool) -> None:
     """Raise InputError for a compressor that needs the class token of an encoder without one."""
     if KNOWN[name].needs_cls and not has_class_token:
@@ -242,6 +250,15 @@ def check_class_token(name: str, has_class_token: bool) -> None:
         raise InputError(
             f"{name} chooses patches by the attention of the encoder's class token, and this "
             f"encoder has none (SigLIP); use {free}, or an encoder such as CLIP"
+        )
+
+
+def check_mergeable(name: str, mergeable: bool) -> None:
+    """Raise InputError for a compressor that merges patches in an encoder of another build."""
+    if KNOWN[name].merges and not mergeable:
+        raise InputError(
+            f"{name} merges tokens inside CLIP's and SigLIP's encoders, and this encoder's layers "
+            "are of another build; use another compressor"
         )
 
 

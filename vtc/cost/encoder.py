@@ -17,8 +17,7 @@ def encoder_flops(
     """
     depth = shape.n_layers if level is None else level
     d, f, tokens = shape.hidden_size, shape.intermediate_size, shape.n_tokens
-    pixels = shape.n_channels * shape.patch_size**2
-    total, seen = 2 * shape.n_patches * pixels * d, tokens
+    total, seen = 2 * shape.n_patches * shape.patch_values * d, tokens
     for layer in range(depth):
         left = patches_left[layer] + shape.class_token if patches_left else tokens
         total += 8 * seen * d * d + 4 * seen * seen * d + 4 * left * d * f

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from vtc.catalog.shapes import EncoderShape, LlmShape
+from vtc.catalog.shapes import EncoderShape, LlmShape, sides
 from vtc.cost.inference import Compressing, Service, Work, work
 from vtc.cost.roofline import Machine
 
@@ -38,8 +38,8 @@ def measure(model: Any, service: Service, visual_tokens: int, repeats: int) -> T
     """
     device, s, config = next(model.parameters()).device, service, model.config
     _forget_peak(device)
-    size, dtype = config.vision_config.image_size, next(model.parameters()).dtype
-    pixels = torch.rand(s.batch * s.images, 3, size, size, dtype=dtype, device=device)
+    size, dtype = sides(config.vision_config.image_size), next(model.parameters()).dtype
+    pixels = torch.rand(s.batch * s.images, 3, *size, dtype=dtype, device=device)
     taken: dict[str, list[float]] = {name: [] for name in PARTS}
     ids = torch.randint(0, config.text_config.vocab_size, (s.batch, int(s.text_tokens) or 1))
     ids = ids.to(device)[:, : int(s.text_tokens)]

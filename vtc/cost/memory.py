@@ -240,8 +240,7 @@ def _encoder_bytes(encoder: EncoderShape, setup: Setup) -> float:
 def encoder_bytes(encoder: EncoderShape, element: int) -> float:
     """Bytes of one image in an encoder's forward pass: one layer's tensors, and its pixels."""
     d, f = encoder.hidden_size, encoder.intermediate_size
-    pixels = 4 * encoder.n_channels * encoder.image_size**2
-    return encoder.n_tokens * (8 * d + 2 * f) * element + pixels
+    return encoder.n_tokens * (8 * d + 2 * f) * element + 4 * encoder.image_values
 
 
 def overhead_bytes(used: float) -> float:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from vtc.catalog.shapes import is_mergeable
+from vtc.compress.choices import check_mergeable
 from vtc.data.templates import ConversationTemplate, special_tokens
 from vtc.model.backbones import Encoder, Llm, load_encoder, load_llm, module_dtype
 from vtc.model.config import VtcConfig
@@ -45,12 +47,13 @@ def assemble(
     compressor's weights, whatever the state of torch's generator, which it leaves as it was.
 
     Raises InputError for a missing or unfit backbone, or a V, level or setting that the
-    compressor does not support.
+    compressor does not support, and for one that merges patches where the encoder cannot.
     """
     vision = encoder if isinstance(encoder, Encoder) else load_encoder(encoder, dtype)
     text = llm if isinstance(llm, Llm) else load_llm(llm, dtype)
     config = _config(vision, text, compressor, visual_tokens, settings)
     model = _join(config, vision, text, seed)
+    check_mergeable(compressor, is_mergeable(vision.tower.config.model_type))
     processor = VtcProcessor(
         image_processor=vision.image_processor,
         tokenizer=text.tokenizer,

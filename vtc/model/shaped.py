@@ -6,6 +6,7 @@ import torch
 from transformers import CLIPVisionConfig, LlamaConfig, SiglipVisionConfig
 
 from vtc.catalog.shapes import EncoderShape, LlmShape
+from vtc.errors import InputError
 from vtc.model.config import VtcConfig
 from vtc.model.modeling import VtcForConditionalGeneration, build_compressor
 
@@ -20,8 +21,13 @@ def random_model(
 ) -> VtcForConditionalGeneration:
     """A vtc model of the shapes, Llama's layers and CLIP's or SigLIP's, ready to be timed.
 
-    Raises InputError for a V that the compressor does not support.
+    Raises InputError for a V that the compressor does not support, and images that are not square.
     """
+    if not (isinstance(encoder.image_size, int) and isinstance(encoder.patch_size, int)):
+        raise InputError(
+            "an encoder of images that are not square is timed in a run alone; give 'vtc profile' "
+            "the folder of one"
+        )
     text = LlamaConfig(
         hidden_size=llm.hidden_size,
         num_hidden_layers=llm.n_layers,
