@@ -6,7 +6,13 @@ import shutil
 import pytest
 import torch
 from compress_features import features_of
-from transformers import CLIPVisionConfig, LlamaConfig, SiglipVisionConfig
+from transformers import (
+    CLIPVisionConfig,
+    Dinov2Config,
+    Dinov2Model,
+    LlamaConfig,
+    SiglipVisionConfig,
+)
 
 from vtc.compress.choices import KNOWN
 from vtc.compress.registry import COMPRESSORS, build
@@ -85,6 +91,19 @@ def test_a_clip_of_images_that_are_not_square_is_refused(tiny_world, tmp_path):
         InputError, match=r"tall: its config.json has image_size \[48, 24\], and clip"
     ):
         load_encoder(folder)
+
+
+def test_a_dinov2_of_images_that_are_not_square_is_refused(tiny_world, tmp_path):
+    """transformers' class builds it, and then takes its positions for a square's."""
+    folder = shutil.copytree(tiny_world.encoder, tmp_path / "wide")
+    sizes = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, patch_size=8)
+    Dinov2Model(Dinov2Config(**sizes, image_size=[16, 48])).save_pretrained(folder)
+    with pytest.raises(
+        InputError, match=r"wide: its config.json has image_size \[16, 48\], and dinov2 encoders"
+    ):
+        load_encoder(folder)
+    Dinov2Model(Dinov2Config(**sizes, image_size=[48, 48])).save_pretrained(folder)
+    assert load_encoder(folder).tower.config.image_size == [48, 48]
 
 
 @pytest.mark.parametrize("name", list(COMPRESSORS))

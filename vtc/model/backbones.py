@@ -26,6 +26,7 @@ from vtc.model.sources import (
     missing,
     model_folder,
 )
+from vtc.model.tower import class_tokens, grid_of
 
 
 @dataclass
@@ -65,15 +66,30 @@ def load_encoder(source: str | Path, dtype: torch.dtype = torch.float32) -> Enco
         tower = _load_whole(source, kind, r"embed|layer", config=vision_config, dtype=dtype)
     except TypeError:
         # CLIP's and SigLIP's classes divide image_size as a number; ViT's take a pair.
-        size = vision_config.image_size
-        if isinstance(size, int):
+        if isinstance(vision_config.image_size, int):
             raise
-        raise InputError(
-            f"encoder {source}: its config.json has image_size {list(size)}, and "
-            f"{vision_config.model_type} encoders take square images alone, a whole number"
-        ) from None
+        raise _not_square(source, vision_config) from None
+    if _is_oblong(vision_config):
+        try:
+            class_tokens(tower, grid_of(vision_config))
+        except RuntimeError:
+            # DINOv2's embeddings take the positions for a square's.
+            raise _not_square(source, vision_config) from None
     processor = load_image_processor(source)
     return Encoder(encoder_source(source), tower.requires_grad_(False).eval(), processor)
+
+
+def _is_oblong(vision_config: Any) -> bool:
+    """Whether the images of an encoder are stated by two sides that differ."""
+    size = getattr(vision_config, "image_size", None)
+    return isinstance(size, list | tuple) and len(set(size)) > 1
+
+
+def _not_square(source: str | Path, vision_config: Any) -> InputError:
+    return InputError(
+        f"encoder {source}: its config.json has image_size {list(vision_config.image_size)}, and "
+        f"{vision_config.model_type} encoders take square images alone, a whole number"
+    )
 
 
 def load_image_processor(source: str | Path) -> Any:
