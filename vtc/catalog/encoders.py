@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from vtc.catalog import rows
 from vtc.catalog.folders import check_kind
@@ -28,7 +29,7 @@ def entries() -> tuple[tuple[str, EncoderShape, str], ...]:
 
 
 def _entry(row: rows.Row, where: str) -> tuple[str, EncoderShape, str]:
-    sizes = {name: int(rows.positive(row, name, where)) for name in _NUMBERS}
+    sizes: dict[str, Any] = {name: int(rows.positive(row, name, where)) for name in _NUMBERS}
     classed = (row.get("class_token") or "").lower() in ("yes", "true")
     shape = EncoderShape(**sizes, class_token=classed, n_params=0)
     n_params = rows.whole(row, "n_params", where, n_vit_params(shape))
