@@ -246,7 +246,15 @@ def test_side_by_side_each_ends_as_alone(tiny_world, tmp_path, monkeypatch):
         job = ProjectorJob(
             str(tiny_world.encoder), str(tiny_world.qwen), names, (4,), tmp_path / label
         )
-        train_projectors(job, Inputs(samples, STAGE_1), footer=about(STAGE_1), say=silent)
+        told: list[str] = []
+        own = Inputs(samples, STAGE_1, say=told.append)
+        train_projectors(job, own, footer=about(STAGE_1), say=silent)
+        # Each pass says what it is of.
+        passes = [line for line in told if line.startswith("encoding 6 images once: ")]
+        words = ("the class token and the patches, 2 states", "patches merged to 4, 1 state of the")
+        for part in words if limit else ():
+            assert sum(part in line for line in passes) == 1, told
+        assert len(passes) == (2 if limit else 0)
         for name in names:
             same_run(tmp_path / label / f"{name}-v4", tmp_path / label / "alone" / f"{name}-v4")
     for name in names:

@@ -26,6 +26,14 @@ class Tokens(NamedTuple):
     merged: int | None = None
     in_order: bool = True
 
+    @property
+    def words(self) -> str:
+        """What a pass of the encoder for these is called."""
+        if self.merged is not None:
+            order = "" if self.in_order else ", in the order of the merges"
+            return f"patches merged to {self.merged}{order}"
+        return "the class token and the patches" if self.class_token else "the patches"
+
 
 PATCHES = Tokens()
 

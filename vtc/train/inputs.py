@@ -147,7 +147,7 @@ class Inputs:
             union = sorted({level for key in keys for level in key[-1]})
             shared = SharedEncoder(live[0][0], pixels, union, relay.pass_on, tokens)
             self._shared.update({key: shared.reader(key[-1]) for key in keys})
-            self.say(f"each batch is encoded once for {len(keys)} runs")
+            self.say(f"each batch is encoded once for {len(keys)} runs: {tokens.words}")
         return True
 
     def _open_images(
@@ -195,9 +195,17 @@ class Inputs:
         levels: Sequence[int],
         tokens: Tokens,
     ) -> MemoryLevels:
-        size = len(self._paths) * image_bytes(model, len(levels))
-        self.say(f"encoding {len(self._paths)} images once ({size / 1e6:.1f} MB kept in memory)")
-        return encode_in_memory(model, self._pixels(processor), self._paths, levels, tokens)
+        n_images, pixels = len(self._paths), self._pixels(processor)
+        size = n_images * image_bytes(model, len(levels)) / 1e6
+        if tokens.merged is not None:
+            rows, columns = model.compressor.grid
+            size *= tokens.merged / (rows * columns)
+        states = f"{len(levels)} state{'s' * (len(levels) != 1)}"
+        self.say(
+            f"encoding {n_images} images once: {tokens.words}, {states} of the encoder "
+            f"({size:.1f} MB kept in memory)"
+        )
+        return encode_in_memory(model, pixels, self._paths, levels, tokens)
 
     def _pixels(self, processor: Any) -> Pixels:
         return Pixels(self.samples.image_root, processor.image_processor, self.samples.rows)
