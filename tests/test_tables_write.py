@@ -2,6 +2,7 @@
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +62,32 @@ def test_a_link_to_a_folder_is_followed_too(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["link", "target"]
 
 
+def test_folders_around_a_folder_are_made_and_go_if_nothing_came_of_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    new = Path("runs/big/one")
+    atomic.refuse_existing(new, False, folder=True)
+    with pytest.raises(ZeroDivisionError), atomic.replacing_folder(new) as partial:
+        (partial / "half").write_text(str(1 / 0))
+    assert not list(tmp_path.iterdir())
+    with atomic.replacing_folder(new) as partial:
+        (partial / "whole").write_text("x")
+    assert [str(path) for path in sorted(Path().rglob("*"))] == [
+        *("runs", "runs/big", "runs/big/one", "runs/big/one/whole")
+    ]
+    with pytest.raises(ZeroDivisionError), atomic.replacing_folder("runs/other/two"):
+        _ = 1 / 0
+    assert [path.name for path in Path("runs").iterdir()] == ["big"]
+    for bad, words in (
+        ("runs/big/one/whole/a/b", "runs/big/one/whole is a file; the output b needs a folder"),
+        (f"runs/none/{'x' * 300}", "cannot be written .File name too long"),
+    ):
+        with pytest.raises(InputError, match=words):
+            atomic.refuse_existing(bad, False, folder=True)
+    # A table's folder must be there: a name that is mistyped would else be a new one.
+    with pytest.raises(InputError, match=r"folder nowhere of the output t.* does not exist"):
+        atomic.refuse_existing("nowhere/t.csv", False)
+
+
 def test_a_new_file_has_the_usual_permissions(tmp_path):
     plain = tmp_path / "plain"
     plain.touch()
@@ -75,7 +102,7 @@ def test_a_new_file_has_the_usual_permissions(tmp_path):
         ("t.csv", "table", "format 'table' is for the screen"),
         ("t.csv", "parquet", r"t\.csv is named as csv, but --format says parquet"),
         ("t.JSONL", "csv", "is named as json, but --format says csv"),
-        ("none/t.csv", None, "folder .*none of the output t.csv does not exist"),
+        ("none/t.csv", None, "folder .*none of the output t.* does not exist"),
         (".", "csv", "is a folder"),
         ("/dev/null", "csv", "neither a file nor a folder; use - for stdout"),
     ],

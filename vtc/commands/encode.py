@@ -62,12 +62,12 @@ def encode(sources, encoder, compressors, levels, images, dtype, pool, out, **fl
     from pathlib import Path
 
     from vtc import console
-    from vtc.tables.atomic import refuse_existing
+    from vtc.tables.atomic import existing_parent, refuse_existing
     from vtc.tables.provenance import footer
 
     finished = flags["resume"] and (Path(out) / "manifest.json").is_file()
     if not flags["dry_run"] and not finished:
-        refuse_existing(out, flags["force"])
+        refuse_existing(out, flags["force"], folder=True)
     named = tuple(filter(None, (compressors or "").split(",")))
     preflight.check_parts(encoder, compressors=named, pool=pool)
     preflight.check_cacheable(named)
@@ -88,8 +88,9 @@ def encode(sources, encoder, compressors, levels, images, dtype, pool, out, **fl
         _check_finished(out, loaded, layout, root, paths)
         console.say(f"{out} is whole already")
         return
+    around = existing_parent(Path(out).absolute())
     with naming_samples(root, rows):
-        cost = _cost(loaded, root, paths, layout, Path(out).absolute().parent, flags["batch_size"])
+        cost = _cost(loaded, root, paths, layout, around, flags["batch_size"])
     for sentence in cost.sentences():
         console.say(sentence)
     settings = {

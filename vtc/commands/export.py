@@ -53,7 +53,7 @@ def export(run, merge, form, dtype, push, private, force, out) -> None:
     from vtc.tables.atomic import refuse_existing
 
     if out:
-        refuse_existing(out, force)
+        refuse_existing(out, force, folder=True)
 
     import torch
 

@@ -71,7 +71,7 @@ def import_model(
     """
     from vtc.tables.atomic import refuse_existing
 
-    refuse_existing(out, force)
+    refuse_existing(out, force, folder=True)
 
     from vtc import console
     from vtc.compress.serving import untrained

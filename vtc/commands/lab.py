@@ -44,7 +44,7 @@ def lab(out, preset, seed, train_backbones, objective, force) -> None:
     from vtc import console
     from vtc.tables.atomic import refuse_existing
 
-    refuse_existing(out, force)
+    refuse_existing(out, force, folder=True)
 
     import torch
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from vtc.data.features import DTYPES, INDEX, MANIFEST, VERSION, Layout, checksum
 from vtc.data.image_files import FileId, file_id, list_hash
 from vtc.errors import InputError
-from vtc.tables.atomic import refuse_existing, replacing
+from vtc.tables.atomic import making_parents, refuse_existing, replacing
 from vtc.tables.lock import Held, sign, take
 
 SHARD_BYTES = 512 << 20
@@ -79,9 +79,9 @@ def write_features(
     an image that fails. Finished shards stay for `resume`, whatever stops the encoding.
     """
     folder = Path(folder)
-    refuse_existing(folder, force)
+    refuse_existing(folder, force, folder=True)
     staging = folder.with_name(folder.name + ".encoding")
-    with _locked(staging):
+    with making_parents(folder.absolute()), _locked(staging):
         _begin(staging, plan, force=force, resume=resume)
         for number, images in enumerate(plan.shards()):
             if not _facts_file(staging, number).is_file():

@@ -42,7 +42,7 @@ def merge(run: str | Path, out: str | Path, *, dtype: torch.dtype, force: bool =
 
     Raises InputError for a run at fault or a folder that exists.
     """
-    refuse_existing(out, force)
+    refuse_existing(out, force, folder=True)
     manifest = read_manifest(run)
     loaded = load_run(run, dtype=dtype, merge=True)
     about = {
@@ -67,7 +67,7 @@ def to_hf_llava(
     Config, weights and processor are Llava's own; the chat template also takes turns made of
     images and texts. Raises InputError, naming the reason, for a run that is no LLaVA.
     """
-    refuse_existing(out, force)
+    refuse_existing(out, force, folder=True)
     _check_name(read_manifest(run), run)
     loaded = load_run(run, dtype=dtype, merge=True)
     strategy = _select_strategy(loaded)

@@ -70,7 +70,7 @@ def import_run(
     of weights that are left out. Raises InputError, naming the reason, for what is no LLaVA-1.5 and
     none of its known heirs.
     """
-    refuse_existing(out, force)
+    refuse_existing(out, force, folder=True)
     folder, wish = _folder(source, allow_bin), wish or Wish()
     settings = _settings(folder)
     alone = projector_file(folder)

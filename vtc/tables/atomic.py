@@ -5,31 +5,41 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vtc.errors import InputError
 
 
-def refuse_existing(path: str | Path, force: bool) -> None:
-    """Raise InputError if `path` may not be overwritten, or its folder not be written to."""
+def refuse_existing(path: str | Path, force: bool, *, folder: bool = False) -> None:
+    """Raise InputError if `path` may not be overwritten, or the folder around it not written to.
+
+    Of an output that is a `folder` itself the folders around it may be missing: they will be made.
+    """
     path = Path(path)
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise InputError(f"{path} is neither a file nor a folder; use - for stdout")
     if path.exists() and not force:
         raise InputError(f"{path} exists; give another name, or --force to overwrite it")
-    if path.parent.is_file():
-        raise InputError(f"{path.parent} is a file; the output {path.name} needs a folder there")
-    if not path.parent.is_dir():
-        raise InputError(f"folder {path.parent} of the output {path.name} does not exist; make it")
-    if not os.access(path.parent, os.W_OK):
-        raise InputError(f"folder {path.parent} of the output {path.name} may not be written to")
-    _refuse_unwritable(_followed(path))
+    around = existing_parent(path) if folder else path.parent
+    if around.is_file():
+        raise InputError(f"{around} is a file; the output {path.name} needs a folder there")
+    if not around.is_dir():
+        raise InputError(f"folder {around} of the output {path.name} does not exist; make it")
+    if not os.access(around, os.W_OK):
+        raise InputError(f"folder {around} of the output {path.name} may not be written to")
+    target = _followed(path)
+    _refuse_unwritable(target, around if target == path else target.parent)
 
 
-def _refuse_unwritable(path: Path) -> None:
-    """Raise InputError if no file can be made beside `path`: a name too long, /proc, no space."""
-    trial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+def existing_parent(path: str | Path) -> Path:
+    """The nearest of the folders around `path` that is there."""
+    return next(each for each in Path(path).parents if each.exists() or each == each.parent)
+
+
+def _refuse_unwritable(path: Path, around: Path) -> None:
+    """Raise InputError if no file can be made in `around`: a name too long, /proc, no space."""
+    trial = around / f".{path.name}.{os.getpid()}.partial"
     try:
         os.close(os.open(trial, os.O_CREAT | os.O_WRONLY))
         trial.unlink()
@@ -65,11 +75,31 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def replacing_folder(path: str | Path, force: bool = False) -> Iterator[Path]:
     """Yield an empty folder beside `path`; on success rename it to `path`.
 
-    With `force` a folder that stands there goes only after the new one is whole. On any failure
-    the temporary folder goes and `path` stays as it was. Raises InputError as `refuse_existing`.
+    Folders around it are made. With `force` a folder that stands there goes only after the new one
+    is whole. On any failure the temporary folder goes, with those made around it, and `path` stays
+    as it was. Raises InputError as `refuse_existing`.
     """
     path = _followed(path).absolute()
-    refuse_existing(path, force)
+    refuse_existing(path, force, folder=True)
+    with making_parents(path), _replacing_folder(path) as partial:
+        yield partial
+
+
+@contextmanager
+def making_parents(path: Path) -> Iterator[None]:
+    """Make the folders around an absolute `path`; those that hold nothing when left go again."""
+    there = existing_parent(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        for around in path.parents[: path.parents.index(there)]:
+            with suppress(OSError):
+                around.rmdir()
+
+
+@contextmanager
+def _replacing_folder(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
     shutil.rmtree(partial, ignore_errors=True)
