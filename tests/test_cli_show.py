@@ -7,6 +7,7 @@ import pytest
 import shell
 
 from vtc.tables import specs
+from vtc.tables.inspect import open_folder
 from vtc.tables.provenance import footer
 from vtc.tables.write import write_rows
 
@@ -67,6 +68,31 @@ def test_columns_are_described_and_the_footer_shown(log):
     assert "nats" in described
     found = json.loads(vtc(log, "--footer").stdout)
     assert (found["table"], found["seed"], found["settings"]) == ("train_log", 7, {"lr": 1e-3})
+
+
+def test_a_run_shows_what_its_compressor_and_its_questions_are_set_to(tmp_path):
+    manifest = {"run_id": "r", "stage": "projector", "compressor": "quecc", "visual_tokens": 4}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+
+    def shown(config: dict | None, processor: dict) -> dict:
+        (tmp_path / "config.json").write_text(json.dumps(config) if config is not None else "{")
+        (tmp_path / "processor_config.json").write_text(json.dumps(processor))
+        found = {row["key"]: row["value"] for row in open_folder(tmp_path).rows}
+        assert list(found)[:3] == ["run_id", "stage", "compressor"]
+        assert list(found)[-1] == "visual_tokens"
+        return {key: value for key, value in found.items() if key not in manifest}
+
+    settings = {"key_levels": [1, 2], "heads": 4}
+    assert shown(
+        {"compressor_settings": settings}, {"query_scope": "first", "query_position": "before"}
+    ) == {
+        "compressor_settings.key_levels": "[1, 2]",
+        "compressor_settings.heads": "4",
+        "query_scope": "first",
+        "query_position": "before",
+    }
+    assert shown({"compressor_settings": None}, {"query_position": "after"}) == {}
+    assert shown(None, {"query_scope": None}) == {}
 
 
 def test_folders_show_their_manifest(tmp_path):

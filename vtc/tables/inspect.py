@@ -66,7 +66,8 @@ def open_table(path: str | Path) -> Artifact:
 def open_folder(path: str | Path) -> Artifact:
     """The manifest of a run, of features or of a lab world as rows (key, value).
 
-    Raises InputError if the folder has none: it is something else, or it was never finished.
+    Of a run also what its other files set: its compressor's settings, and how it is asked. Raises
+    InputError if the folder has none: it is something else, or it was never finished.
     """
     folder = Path(path)
     file = next((folder / name for name in _MANIFESTS if (folder / name).is_file()), None)
@@ -81,8 +82,36 @@ def open_folder(path: str | Path) -> Artifact:
     if not isinstance(manifest, dict):
         raise InputError(f"{file}: expected a JSON object")
     footer = manifest.get("footer", {})
-    rows = _flat({key: value for key, value in manifest.items() if key != "footer"})
+    said: dict[str, Any] = {}
+    for key, value in manifest.items():
+        said |= {} if key == "footer" else {key: value}
+        said |= _set_beside(folder) if key == "compressor" else {}
+    rows = _flat(said)
     return Artifact(rows, _KEYS, footer, f"{path}: {_kind(manifest, file)}")
+
+
+def _set_beside(folder: Path) -> dict[str, Any]:
+    """What a run's config and processor set: its compressor's settings, and the question's place.
+
+    Settings that were never given are left out, so is a place that is the usual one.
+    """
+    config, processor = (
+        _object(folder / name) for name in ("config.json", "processor_config.json")
+    )
+    said = {"compressor_settings": config.get("compressor_settings") or None}
+    said["query_scope"] = processor.get("query_scope")
+    position = processor.get("query_position")
+    said["query_position"] = None if position == "after" else position
+    return {key: value for key, value in said.items() if value is not None}
+
+
+def _object(file: Path) -> dict[str, Any]:
+    """A JSON file's object; an empty one where the file is missing or no such."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def is_description(found: Artifact) -> bool:
