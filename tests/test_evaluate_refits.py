@@ -209,6 +209,39 @@ def test_a_dry_run_counts_the_passes_that_are_made(runs, exam):
     assert "(2 passes over 7 images)" in said["tome"]
 
 
+# Memory for all features, for those of one V of ToMe beside others', for three images', for none.
+@pytest.mark.parametrize("room", [None, 16 * 32 * 4 * 8, 3 * 2 * 36 * 32 * 4, 1])
+@pytest.mark.parametrize("which", ["refits", "tome", "trained"])
+def test_a_dry_run_foresees_what_is_encoded(
+    runs, wanted, exam, tiny_world, tmp_path, encoded, which, room, monkeypatch
+):
+    with contextlib.ExitStack() as stack:
+        folders = wanted
+        if which == "tome":
+            folders = stack.enter_context(refitted(runs, Refit("tome", (4, 16))))
+        elif which == "trained":
+            folders = [trained(tiny_world, tmp_path, name) for name in ("tome", "avgpool", "mqt")]
+        if room is not None:
+            monkeypatch.setattr(vision, "MEMORY_LIMIT", room)
+        *_, last = report(folders, [exam], runner.Settings(), {}, [])
+        evaluate(folders, exam)
+    passes = int(last.split("(")[1].split()[0])
+    assert sum(encoded) == passes * len(tiny_world.image_names)
+    if which == "trained":
+        # Two of the three see by one pass, as long as its features are kept.
+        assert passes == (2 if room is None else 3)
+
+
+def trained(tiny_world: TinyWorld, root: Path, name: str) -> Path:
+    """A run of another compressor than mlp at four tokens."""
+    built = assemble(tiny_world.encoder, tiny_world.qwen, name, 4, seed=3)
+    save_run(
+        root / name, built.model, built.processor, encoder=built.encoder, llm=built.llm,
+        stage="projector", weights="compressor", seed=3,
+    )  # fmt: skip
+    return root / name
+
+
 def test_elastic_runs_too_and_tokens_fed_twice(runs, tiny_world, tmp_path, exam, loads):
     built = assemble(tiny_world.encoder, tiny_world.qwen, "mqt", 16, seed=3)
     save_run(

@@ -14,6 +14,7 @@ class Sitting(NamedTuple):
     visual_tokens: int
     repeats: int
     passes: tuple
+    weights: Path
     llm: Any
     encoder: Any
     compressor: Any
@@ -108,6 +109,7 @@ def _sitting(folder: Path, visual_tokens: int, repeats: int) -> Sitting:
     from vtc.evaluate.vision import sight_of
     from vtc.model.manifest import read_manifest, run_folder
     from vtc.model.processor import VtcProcessor
+    from vtc.model.refit import origin
     from vtc.model.run import check_speaks
     from vtc.model.sources import locate
 
@@ -133,6 +135,7 @@ def _sitting(folder: Path, visual_tokens: int, repeats: int) -> Sitting:
         visual_tokens,
         repeats,
         sight_of(folder).passes,
+        origin(folder),
         llm,
         encoder,
         stated,
@@ -199,31 +202,55 @@ def cost(sitting: Sitting, exam: Any, how: Any) -> Prefill:
 
 
 def seeing(sittings: Sequence[Sitting], exams: Sequence[Any], how: Any) -> tuple[int, list[float]]:
-    """How many images no feature cache holds, and the FLOPs of each encoder's passes."""
+    """How many images no feature cache holds, and the FLOPs of each of the encoders' passes.
+
+    Runs share a pass where its features are kept from one to the next: see `evaluate.foreseen`.
+    """
     from vtc.cost.encoder import encoder_flops
     from vtc.data.features import FeatureStore
+    from vtc.evaluate.foreseen import Seer, encoded_images
 
     images = {image for exam in exams for image in _images(exam)}
+    cached = set()
     if how.features:
         store = FeatureStore.open(how.features)
         root = Path(store.manifest["image_root"]).resolve()
-        images = {i for i in images if i[0].resolve() != root or i[1] not in store}
+        cached = {i for i in images if i[0].resolve() == root and i[1] in store}
     deepest: dict[tuple, float] = {}
+    levels: dict[tuple, set[int]] = {}
     for sitting in sittings:
-        level = max(sitting.compressor.levels, default=0)
-        flops = encoder_flops(sitting.encoder, level, sitting.compressor.patches_left)
-        deepest[sitting.passes] = max(deepest.get(sitting.passes, 0.0), float(flops))
-    return len(images), [flops * len(images) for flops in deepest.values()]
+        own, passes = sitting.compressor, sitting.passes
+        levels.setdefault(passes, set()).update(own.levels)
+        flops = encoder_flops(sitting.encoder, max(own.levels, default=0), own.patches_left)
+        deepest[passes] = max(deepest.get(passes, 0.0), float(flops))
+    seers = []
+    for sitting in sittings:
+        kept = (sitting.compressor.patches_left or (sitting.encoder.n_patches,))[-1]
+        size = len(levels[sitting.passes]) * kept * sitting.encoder.hidden_size
+        seers.append(Seer(sitting.weights, sitting.passes, size * how.dtype.itemsize))
+    shown = [own for exam in exams for own in exam.images()]
+    absent = {image for exam in exams for image in _absent(exam)}
+    counts = encoded_images(seers, shown, frozenset(cached), frozenset(absent))
+    left = len(images) - len(cached)
+    # Each is of all images that are left, once or several times.
+    repeats = {passes: count // left if left else 1 for passes, count in counts.items()}
+    return left, [deepest[p] * left for p, times in repeats.items() for _ in range(times)]
 
 
 def _images(exam: Any) -> set[tuple[Path, str]]:
     return {image for own in exam.images() for image in own}
 
 
+def _absent(exam: Any) -> set[tuple[Path, str]]:
+    """Images of an exam that are no files; none of those that stand in its rows."""
+    if exam.benchmark.holds_pictures:
+        return set()
+    return {(root, name) for root, name in _images(exam) if not (root / name).is_file()}
+
+
 def _described(exam: Any) -> str:
-    images = _images(exam)
+    images, lacking = _images(exam), len(_absent(exam))
     held = exam.benchmark.holds_pictures
-    lacking = 0 if held else sum(not (root / name).is_file() for root, name in images)
     found = _count(images, "image") + (f" ({lacking} of them not there)" if lacking else "")
     place = "in its rows" if held else f"under {exam.benchmark.images.resolve()}"
     return (

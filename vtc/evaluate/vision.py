@@ -129,6 +129,20 @@ def connected(groups: Iterable[Sequence[Image]]) -> list[list[Image]]:
     return list({id(found): found for found in place.values()}.values())
 
 
+def blocks_of(groups: Iterable[Sequence[Image]], image_bytes: int) -> list[list[Image]]:
+    """The distinct images in blocks whose features fit in memory; at least one block.
+
+    Images that a group shows together are in one block.
+    """
+    size = max(1, MEMORY_LIMIT // image_bytes)
+    blocks: list[list[Image]] = [[]]
+    for together in connected(groups):
+        if blocks[-1] and len(blocks[-1]) + len(together) > size:
+            blocks.append([])
+        blocks[-1] += together
+    return blocks
+
+
 class Look:
     """The encoder's pass over images, in blocks; the last block is kept for the next run.
 
@@ -161,12 +175,7 @@ class Look:
 
         `images` holds those of each item of each exam; all images of an item are in one block.
         """
-        size = max(1, MEMORY_LIMIT // self._image_bytes(run))
-        blocks: list[list[Image]] = [[]]
-        for together in connected(shown for some in images for shown in some):
-            if blocks[-1] and len(blocks[-1]) + len(together) > size:
-                blocks.append([])
-            blocks[-1] += together
+        blocks = blocks_of((shown for some in images for shown in some), self._image_bytes(run))
         return [Block(block, number == 0) for number, block in enumerate(blocks)]
 
     def at(self, run: Run, where: Block) -> Visible:
