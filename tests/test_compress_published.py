@@ -5,6 +5,8 @@ do not lie in one piece, in every floating type.
 """
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from vtc.compress import load_reference
 from vtc.compress.choices import square_choices
 from vtc.compress.interface import Compressor, VisionFeatures
+from vtc.compress.registry import COMPRESSORS
 
 WIDTH, TEXT, LEVELS = 32, 40, (12, 16, 22, 23)
 BOUNDS = {
@@ -95,3 +98,33 @@ def test_mqts_positions_come_in_half_precision():
     ours = load_reference("mqt", halved, grid=images.grid)
     assert {weight.dtype for weight in ours.state_dict().values()} == {torch.float32}
     images.check(ours(images.features, visual_tokens=16), mqt(images.levels[23], 16))
+
+
+def listed_tensors() -> dict[str, dict[str, str]]:
+    """The tensors of docs/compressors.md, with their shapes in letters, by compressor."""
+    page = Path(__file__).parents[1] / "docs" / "compressors.md"
+    found: dict[str, dict[str, str]] = {}
+    block = re.compile(r"\n((?:`[a-z0-9]+`(?:, )?)+): [^\n]*\n\n```\n(.*?)```", re.S)
+    for names, lines in block.findall(page.read_text()):
+        own: dict[str, str] = {}
+        for line in lines.strip().splitlines():
+            keys, shape = line.split("[")
+            own |= dict.fromkeys((key.strip() for key in keys.split(",")), shape.rstrip("]"))
+        found |= dict.fromkeys(re.findall("[a-z0-9]+", names), own)
+    return found
+
+
+def test_the_page_lists_every_tensor_of_a_checkpoint():
+    """One may be built from the list alone: names and shapes are those that are taken."""
+    sizes = {"D": 16, "T": 24, "s": 2, "M": 36}
+    listed = listed_tensors()
+    assert set(listed) == {name for name, kind in COMPRESSORS.items() if kind.published}
+    for name, shapes in listed.items():
+        state = {
+            key: torch.randn([eval(part.replace(" ", "*"), sizes) for part in shape.split(", ")])
+            for key, shape in shapes.items()
+        }
+        loaded = load_reference(name, state, grid=(6, 6))
+        assert sum(t.numel() for t in loaded.state_dict().values()) == sum(
+            t.numel() for t in state.values()
+        )
