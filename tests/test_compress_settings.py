@@ -69,7 +69,7 @@ WRONG = {
     "ratio": ("half", True, "a number"),
     **dict.fromkeys(
         ("layers", "heads", "width", "cross_every", "blocks", "hidden", "contextual", "layer",
-         "average", "stages"),
+         "average", "stages", "queries"),
         ("two", 1.5, True, [2], "a whole number"),
     ),
     **dict.fromkeys(
