@@ -7,6 +7,8 @@ from transformers import (
     AutoModelForCausalLM,
     CLIPVisionConfig,
     CLIPVisionModel,
+    Dinov2Config,
+    Dinov2Model,
     LlamaConfig,
     Qwen2Config,
     Qwen3Config,
@@ -22,6 +24,7 @@ from vtc.catalog.shapes import encoder_from_config, llm_from_config
 from vtc.commands.stating import stated_of
 from vtc.cost.encoder import encoder_flops
 from vtc.cost.llm import prefill_flops, training_flops
+from vtc.errors import InputError
 
 SIZES = {
     "hidden_size": 64,
@@ -127,8 +130,9 @@ VIT = {
     [
         (CLIPVisionConfig(**VIT), CLIPVisionModel),
         (SiglipVisionConfig(**VIT, vision_use_head=False), SiglipVisionModel),
+        (Dinov2Config(**{**VIT, "intermediate_size": None}, mlp_ratio=3), Dinov2Model),
     ],
-    ids=["clip", "siglip"],
+    ids=["clip", "siglip", "dinov2"],
 )
 def test_an_encoder_is_what_torch_counts(config, kind):
     config._attn_implementation = "eager"
@@ -138,6 +142,14 @@ def test_an_encoder_is_what_torch_counts(config, kind):
     # Norms around the layers are all that the shape leaves out.
     total = sum(weight.numel() for weight in model.parameters())
     assert 0 <= total - shape.n_params <= 4 * VIT["hidden_size"]
+
+
+def test_a_dinov2_with_gates_or_without_a_ratio_is_refused():
+    config = Dinov2Config(**VIT).to_dict()
+    with pytest.raises(InputError, match="encoder: feed-forward layers with a gate"):
+        encoder_from_config({**config, "use_swiglu_ffn": True}, "encoder")
+    with pytest.raises(InputError, match="has mlp_ratio None; need a number above 0"):
+        encoder_from_config({**config, "mlp_ratio": None}, "encoder")
 
 
 @pytest.mark.parametrize("patch", [8, (8, 16)])

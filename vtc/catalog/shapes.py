@@ -180,17 +180,16 @@ def _windows(config: Mapping[str, Any], layers: int) -> dict[str, int]:
 
 
 def encoder_from_config(config: Mapping[str, Any], where: str) -> EncoderShape:
-    """The shape in a config.json of a CLIP, SigLIP or ViT encoder, or of a pair with one inside.
+    """The shape in a config.json of a CLIP, SigLIP, ViT or DINOv2 encoder, or of a pair with one.
 
     Parameters are those of the layers, patches and positions, without a pooling head. Raises
     InputError naming `where` for a config that lacks a size, or has two where its class takes one.
     """
     config = config.get("vision_config", config)
-    d, layers, f = (
-        _size(config, key, where)
-        for key in ("hidden_size", "num_hidden_layers", "intermediate_size")
-    )
+    d, layers = (_size(config, key, where) for key in ("hidden_size", "num_hidden_layers"))
     kind = config.get("model_type")
+    dino = kind == "dinov2"
+    f = _dino_width(config, d, where) if dino else _size(config, "intermediate_size", where)
     image, patch = (_side_or_sides(config, key, where) for key in ("image_size", "patch_size"))
     if kind in _OF_CLIPS_BUILD and not (isinstance(image, int) and isinstance(patch, int)):
         raise InputError(
@@ -209,7 +208,21 @@ def encoder_from_config(config: Mapping[str, Any], where: str) -> EncoderShape:
         n_channels=int(config.get("num_channels", 3)),
         mergeable=is_mergeable(kind),
     )
-    return replace(shape, n_params=n_vit_params(shape))
+    # DINOv2 scales what each half of a layer adds, and has a token for masked patches.
+    scales = (2 * layers + 1) * d if dino else 0
+    return replace(shape, n_params=n_vit_params(shape) + scales)
+
+
+def _dino_width(config: Mapping[str, Any], d: int, where: str) -> int:
+    """The width of a DINOv2's feed-forward layers, which its config.json has as a ratio."""
+    ratio = config.get("mlp_ratio", 4)
+    if config.get("use_swiglu_ffn"):
+        raise InputError(
+            f"{where}: feed-forward layers with a gate (use_swiglu_ffn); their costs are not known"
+        )
+    if not isinstance(ratio, int | float) or ratio <= 0:
+        raise InputError(f"{where}: its config.json has mlp_ratio {ratio}; need a number above 0")
+    return int(d * ratio)
 
 
 def n_vit_params(shape: EncoderShape) -> int:
