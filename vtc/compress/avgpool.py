@@ -1,20 +1,18 @@
 """Average pooling of the patch grid before the MLP: the cheapest useful compressor."""
 
 import math
-from collections.abc import Sequence
 
 from jaxtyping import Float
 from torch import Tensor
 
 from vtc.compress.choices import Grid, square_choices
-from vtc.compress.elastic import Elastic
+from vtc.compress.elastic_mlp import ElasticMlp
 from vtc.compress.interface import VisionFeatures
 from vtc.compress.layers import windows
-from vtc.compress.mlp import Mlp
 from vtc.errors import InputError
 
 
-class AvgPool(Elastic, Mlp):
+class AvgPool(ElasticMlp):
     """The mean of each of the sqrt(V) x sqrt(V) equal windows, then LLaVA's MLP.
 
     DeCo (2405.20985), section 3: AdaptiveAvgPool2d on the patch grid before the projector. Where
@@ -27,27 +25,6 @@ class AvgPool(Elastic, Mlp):
     pools = True
     source = "DeCo (arXiv 2405.20985)"
     published = None
-
-    def __init__(
-        self,
-        *,
-        vision_width: int,
-        text_width: int,
-        depth: int,
-        grid: Grid,
-        visual_tokens: int,
-        level: int | float = -2,
-        trained: Sequence[int] | None = None,
-    ) -> None:
-        super().__init__(
-            vision_width=vision_width,
-            text_width=text_width,
-            depth=depth,
-            grid=grid,
-            visual_tokens=visual_tokens,
-            level=level,
-        )
-        self.take_turns(trained)
 
     @classmethod
     def supported(cls, grid: Grid) -> list[int]:

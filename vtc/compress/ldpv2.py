@@ -7,13 +7,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vtc.compress.choices import Grid, any_square
-from vtc.compress.elastic import Elastic
+from vtc.compress.elastic_mlp import ElasticMlp
 from vtc.compress.interface import VisionFeatures
 from vtc.compress.layers import adaptive_pool, linear_flops, reset
-from vtc.compress.mlp import Mlp
 
 
-class LdpV2(Elastic, Mlp):
+class LdpV2(ElasticMlp):
     """Chu et al., MobileVLM V2 (2402.03766), section 3.3: LDPv2, for any square V.
 
     LLaVA's MLP, adaptive average pooling to sqrt(V) x sqrt(V) (the release: 12 x 12 alone), and a
@@ -45,8 +44,8 @@ class LdpV2(Elastic, Mlp):
             grid=grid,
             visual_tokens=visual_tokens,
             level=level,
+            trained=trained,
         )
-        self.take_turns(trained)
         self.conv = nn.Conv2d(text_width, text_width, 3, padding=1, groups=text_width)
 
     @classmethod

@@ -6,13 +6,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vtc.compress.choices import Grid, square_choices
-from vtc.compress.elastic import Elastic
+from vtc.compress.elastic_mlp import ElasticMlp
 from vtc.compress.interface import VisionFeatures
 from vtc.compress.layers import linear_flops, windows
-from vtc.compress.mlp import Mlp
 
 
-class M3(Elastic, Mlp):
+class M3(ElasticMlp):
     """Cai et al., Matryoshka Multimodal Models (2405.17430), section 3: LLaVA's MLP, then means.
 
     The mean of an affine map is the map of the mean, so the windows are pooled before the second
@@ -26,27 +25,6 @@ class M3(Elastic, Mlp):
 
     together = True
     source = "M3 (arXiv 2405.17430)"
-
-    def __init__(
-        self,
-        *,
-        vision_width: int,
-        text_width: int,
-        depth: int,
-        grid: Grid,
-        visual_tokens: int,
-        level: int | float = -2,
-        trained: Sequence[int] | None = None,
-    ) -> None:
-        super().__init__(
-            vision_width=vision_width,
-            text_width=text_width,
-            depth=depth,
-            grid=grid,
-            visual_tokens=visual_tokens,
-            level=level,
-        )
-        self.take_turns(trained)
 
     def published_turns(self) -> Sequence[int]:
         """Those of `halved`."""
