@@ -146,3 +146,16 @@ def test_bare_rows_get_types_that_hold_them():
         "h": "string",
     }
     assert typed[0]["f"] == '{"g": 1}'
+
+
+def test_a_trial_that_another_process_sweeps_away_is_no_fault(tmp_path, monkeypatch):
+    out, close = tmp_path / "out", os.close
+
+    def close_and_sweep(descriptor):
+        close(descriptor)
+        assert list(tmp_path.iterdir())
+        atomic.sweep(out)
+
+    monkeypatch.setattr(os, "close", close_and_sweep)
+    atomic.refuse_existing(out, False)
+    assert not list(tmp_path.iterdir())

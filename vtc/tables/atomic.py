@@ -42,7 +42,8 @@ def _refuse_unwritable(path: Path, around: Path) -> None:
     trial = around / f".{path.name}.{os.getpid()}.partial"
     try:
         os.close(os.open(trial, os.O_CREAT | os.O_WRONLY))
-        trial.unlink()
+        # Another process of the same training may have swept it away.
+        trial.unlink(missing_ok=True)
     except OSError as error:
         # Of /proc the system says that the file, which is to be made, does not exist.
         why = "no files are made there" if error.errno == errno.ENOENT else error.strerror
