@@ -8,6 +8,7 @@ from test_rooms import HEAVY
 
 from vtc.commands.preflight import check_features, check_model, check_parts, check_run
 from vtc.compress.choices import CHOICES, KNOWN, POOLING, listed
+from vtc.compress.elastic import Elastic
 from vtc.compress.registry import COMPRESSORS
 from vtc.errors import InputError
 
@@ -20,6 +21,8 @@ def test_the_light_choices_are_the_compressors_own():
         flags = (known.pools, known.elastic, known.needs_query, known.needs_cls)
         assert flags == (kind.pools, kind.elastic, kind.needs_query, kind.needs_cls), name
         assert known.training_free is not kind.trained, name
+        own = issubclass(kind, Elastic) and kind.published_turns is not Elastic.published_turns
+        assert known.publishes_turns is own, name
     for grid in ((1, 1), (6, 6), (24, 24), (2, 3)):
         for name, kind in COMPRESSORS.items():
             assert CHOICES[name](grid) == kind.supported(grid)

@@ -105,6 +105,7 @@ def _fed(sitting: Sitting) -> str:
 def _sitting(folder: Path, visual_tokens: int, repeats: int) -> Sitting:
     from vtc.catalog.shapes import encoder_from_config, llm_from_config
     from vtc.commands.dropping import dropping_of
+    from vtc.compress.registry import shape_arguments
     from vtc.compress.statement import statement
     from vtc.evaluate.vision import sight_of
     from vtc.model.manifest import read_manifest, run_folder
@@ -123,10 +124,7 @@ def _sitting(folder: Path, visual_tokens: int, repeats: int) -> Sitting:
     encoder = encoder_from_config(config["vision_config"], f"run {folder}")
     stated = statement(
         manifest["compressor"],
-        vision_width=encoder.hidden_size,
-        text_width=llm.hidden_size,
-        depth=encoder.n_layers,
-        grid=encoder.grid,
+        **shape_arguments(encoder, llm.hidden_size),
         visual_tokens=visual_tokens,
         settings=config.get("compressor_settings"),
     )

@@ -62,15 +62,12 @@ def _trained(
     """The V that an elastic training of a compressor takes."""
     import torch
 
-    from vtc.compress.registry import build
+    from vtc.compress.registry import build, shape_arguments
 
     with torch.device("meta"):
         compressor = build(
             name,
-            vision_width=vision.hidden_size,
-            text_width=text_width,
-            depth=vision.n_layers,
-            grid=vision.grid,
+            **shape_arguments(vision, text_width),
             visual_tokens=visual_tokens,
             settings=settings,
         )
@@ -82,15 +79,13 @@ def _stated(
     compressor: str, vision: Any, text_width: int, visual_tokens: int, settings: str
 ) -> Any:
     """What a compressor states of itself; both stages, and LLMs of one width, share it."""
+    from vtc.compress.registry import shape_arguments
     from vtc.compress.statement import statement
     from vtc.cost.memory import CompressorCost
 
     stated = statement(
         compressor,
-        vision_width=vision.hidden_size,
-        text_width=text_width,
-        depth=vision.n_layers,
-        grid=vision.grid,
+        **shape_arguments(vision, text_width),
         visual_tokens=visual_tokens,
         settings=json.loads(settings),
     )

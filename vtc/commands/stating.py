@@ -30,14 +30,12 @@ def stated_of(
             patches_left=patches_left(encoder.n_patches, visual_tokens, found.level)
         )
 
+    from vtc.compress.registry import shape_arguments
     from vtc.compress.statement import statement
 
     said = statement(
         name,
-        vision_width=encoder.hidden_size,
-        text_width=text_width,
-        depth=encoder.n_layers,
-        grid=encoder.grid,
+        **shape_arguments(encoder, text_width),
         visual_tokens=visual_tokens,
         settings=own,
     )

@@ -8,7 +8,7 @@ import torch
 from vtc.catalog.shapes import EncoderShape, LlmShape
 from vtc.compress.choices import KNOWN, listed
 from vtc.compress.pruning import averages
-from vtc.compress.registry import build, find
+from vtc.compress.registry import build, find, shape_arguments
 
 
 def rows_of(
@@ -35,10 +35,7 @@ def rows_of(
             with torch.device("meta"):
                 compressor = build(
                     name,
-                    vision_width=vision.hidden_size,
-                    text_width=text.hidden_size,
-                    depth=vision.n_layers,
-                    grid=vision.grid,
+                    **shape_arguments(vision, text.hidden_size),
                     visual_tokens=number if schedule is None else vision.n_patches,
                     settings=None if schedule is None else {"average": number},
                 )

@@ -12,7 +12,7 @@ from vtc.compress.attention import CrossAttention, resolve_heads
 from vtc.compress.choices import Grid, n_queries, nested_queries
 from vtc.compress.elastic import Elastic
 from vtc.compress.interface import FeatureRequest, VisionFeatures, resolve_level
-from vtc.compress.layers import draw_normal, fill, linear_flops, resized, sincos
+from vtc.compress.layers import draw_normal, draw_truncated, fill, linear_flops, resized, sincos
 from vtc.compress.published import Published, Source, attention, both
 from vtc.compress.written import checksum, identity
 from vtc.errors import InputError
@@ -156,11 +156,9 @@ class Mqt(Elastic):
         return read if self.static_keys else read + self.attn.weights_flops(count, patches)
 
     def reset_parameters(self) -> None:
-        """The matrix to the LLM of deviation 1 / sqrt(the LLM's width); queries and the attention's
-        output from a truncated normal of 0.02; its inputs as nn.MultiheadAttention's.
-
-        So draws the reference, 1024 wide. Narrower encoders get 0.64 / sqrt(width) for the
-        attention's output, the same at 1024, so that it does not vanish.
+        """The matrix to the LLM of deviation 1 / sqrt(the LLM's width), queries of a truncated
+        normal of 0.02, the attention's output by `draw_truncated`, its inputs as
+        nn.MultiheadAttention's: as the reference, 1024 wide.
         """
         nn.init.trunc_normal_(self.query, std=0.02)
         side = math.isqrt(len(self.query))
@@ -168,6 +166,5 @@ class Mqt(Elastic):
         for norm in (self.query_norm, self.key_norm, self.value_norm):
             norm.reset_parameters()
         self.attn.reset_parameters()
-        out = self.attn.out.weight
-        nn.init.trunc_normal_(out, std=max(0.02, 0.64 / math.sqrt(self.attn.out.in_features)))
+        draw_truncated(self.attn.out)
         draw_normal(self.proj.weight, std=self.proj.out_features**-0.5)

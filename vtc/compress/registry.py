@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, get_type_hints
 
+from vtc.catalog.shapes import EncoderShape
 from vtc.compress.choices import KNOWN, Known, check_name
 from vtc.compress.interface import Compressor, Grid, LevelError
 from vtc.compress.kinds import check_kind, written
@@ -64,6 +65,16 @@ def _defaults(name: str) -> dict[str, Any]:
     """A compressor's own settings and their defaults."""
     parameters = inspect.signature(find(name)).parameters.items()
     return {key: parameter.default for key, parameter in parameters if key not in _GIVEN}
+
+
+def shape_arguments(vision: EncoderShape, text_width: int) -> dict[str, Any]:
+    """What `build` is given of an encoder's shape and an LLM's width."""
+    return {
+        "vision_width": vision.hidden_size,
+        "text_width": text_width,
+        "depth": vision.n_layers,
+        "grid": vision.grid,
+    }
 
 
 def build(

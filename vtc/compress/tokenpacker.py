@@ -12,7 +12,7 @@ from vtc.compress.attention import resolve_heads
 from vtc.compress.choices import Grid, square_choices
 from vtc.compress.elastic import Elastic
 from vtc.compress.interface import FeatureRequest, VisionFeatures, resolve_level
-from vtc.compress.layers import adaptive_pool, linear_flops, two_layers, windows
+from vtc.compress.layers import adaptive_pool, draw_truncated, linear_flops, two_layers, windows
 from vtc.compress.published import LEVELS_OF_24, Published, Source, attention, both
 from vtc.compress.window_attention import WIDE, attend_unprojected
 from vtc.errors import InputError
@@ -192,18 +192,13 @@ class TokenPacker(Elastic):
         return patches * a_patch + attention + count * a_token
 
     def reset_parameters(self) -> None:
-        """Truncated normal weights, zero biases, Xavier for the attention's inputs.
-
-        The reference draws with deviation 0.02, which suits its 1024 wide features; narrower
-        layers get 0.64 / sqrt(width), the same at 1024, so that their outputs do not vanish.
-        """
+        """Weights by `draw_truncated`, zero biases, Xavier for the attention's inputs."""
         for module in self.modules():
             if isinstance(module, nn.LayerNorm):
                 nn.init.ones_(module.weight)
                 nn.init.zeros_(module.bias)
             elif isinstance(module, nn.Linear):
-                std = max(0.02, 0.64 / math.sqrt(module.in_features))
-                nn.init.trunc_normal_(module.weight, std=std)
+                draw_truncated(module)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         for layer in (self.attn_query, self.attn_key, self.attn_value):

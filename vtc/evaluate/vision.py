@@ -215,9 +215,7 @@ class Look:
 
     def _image_bytes(self, run: Run) -> int:
         """Bytes of one image's features."""
-        rows, columns = run.model.model.grid  # type: ignore[misc]
-        patches = image_bytes(run.model, len(self.levels))
-        return patches * (self.tokens.merged or rows * columns) // (rows * columns)
+        return image_bytes(run.model, len(self.levels), self.tokens)
 
     def _make_room(self, run: Run, n_images: int) -> None:
         """Let go of the last block, and of those beside it unless all fit."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vtc.compress.choices import KNOWN, check_cacheable, check_pooling
-from vtc.compress.interface import resolve_level
+from vtc.compress.interface import PATCHES, Tokens, resolve_level
 from vtc.compress.layers import windows
 from vtc.compress.registry import COMPRESSORS, build, find
 from vtc.data.feature_shards import Plan, finished_images, write_features
@@ -89,12 +89,15 @@ def encoder_speed(
     return len(chosen) / (time.perf_counter() - start)
 
 
-def image_bytes(model: VtcForConditionalGeneration, n_levels: int) -> int:
-    """Bytes of one image's features at `n_levels` levels, in the type of the encoder's weights."""
+def image_bytes(model: VtcForConditionalGeneration, n_levels: int, tokens: Tokens = PATCHES) -> int:
+    """Bytes of one image's features at `n_levels` levels, in the type of the encoder's weights.
+
+    Of its patches, or of those that are left where `tokens` says that they merge.
+    """
     rows, columns = model.model.grid  # type: ignore[misc]
     vision: Any = model.config.vision_config
     element = next(model.model.vision_tower.parameters()).element_size()
-    return n_levels * rows * columns * vision.hidden_size * element
+    return n_levels * (tokens.merged or rows * columns) * vision.hidden_size * element
 
 
 @torch.inference_mode()

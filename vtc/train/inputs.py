@@ -196,10 +196,7 @@ class Inputs:
         tokens: Tokens,
     ) -> MemoryLevels:
         n_images, pixels = len(self._paths), self._pixels(processor)
-        size = n_images * image_bytes(model, len(levels)) / 1e6
-        if tokens.merged is not None:
-            rows, columns = model.compressor.grid
-            size *= tokens.merged / (rows * columns)
+        size = n_images * image_bytes(model, len(levels), tokens) / 1e6
         states = f"{len(levels)} state{'s' * (len(levels) != 1)}"
         self.say(
             f"encoding {n_images} images once: {tokens.words}, {states} of the encoder "
